@@ -1,0 +1,1 @@
+"""The ground of ahabench: load, generate, score, compare. Imports nothing of ours but itself."""

@@ -1,0 +1,1 @@
+"""Reading an answer out of a response, and comparing it with the gold."""

@@ -1,0 +1,1 @@
+"""One file per engine; every heavy import stands inside the class that needs it."""

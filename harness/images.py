@@ -1,0 +1,76 @@
+"""Image files and their decoding: RGB on white, upright, bounded."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ahabench.harness.errors import DatasetError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PIXELS = 100_000_000
+"""A larger image is refused as a decompression bomb; the largest of the six benchmarks has 9 million."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image in a folder."""
+
+    path: Path
+
+    def read(self) -> bytes:
+        """Return the file's bytes."""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise DatasetError(f"image {self.path} cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class TableImage:
+    """An image in a column of a table from the hub, undecoded."""
+
+    table: Any
+    """A `datasets.Dataset` whose image column holds {"bytes", "path"}."""
+    index: int
+    column: str
+
+    def read(self) -> bytes:
+        """Return the cell's bytes."""
+        cell = self.table[self.index][self.column]
+        if cell and cell.get("bytes"):
+            return bytes(cell["bytes"])
+        if cell and cell.get("path"):
+            return ImageFile(Path(cell["path"])).read()
+        raise DatasetError(f"row {self.index} has no image in column {self.column!r}")
+
+
+def decode(data: bytes, *, name: str) -> "Image":
+    """Return the picture as RGB on white, turned upright by its EXIF orientation.
+
+    The container is found from the bytes, not from a file name: We-Math has JPEG data in .png files.
+
+    Args:
+        data: an encoded image.
+        name: what to call it in an error.
+
+    Raises:
+        DatasetError: it is no image, is cut off, or has more than `MAX_PIXELS` pixels.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise DatasetError(f"image {name} is {width}x{height}, more than {MAX_PIXELS:,} pixels: refused")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode == "RGB":
+                return upright.copy()
+            layered = upright.convert("RGBA")
+            white = Image.new("RGBA", layered.size, "white")
+            return Image.alpha_composite(white, layered).convert("RGB")
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise DatasetError(f"image {name} cannot be decoded: {error}") from error

@@ -1,0 +1,1 @@
+"""One module per benchmark, each a `TASK` and the functions that it cannot share."""

@@ -1,0 +1,1 @@
+"""The reference trainer: GRPO and SFT on TRL with the verifiers of the benchmarks as rewards."""
