@@ -23,8 +23,6 @@ class AnswerType(StrEnum):
     LIST = "list"
     EXPRESSION = "expression"
     """A number or a formula, perhaps in LaTeX."""
-    BOX = "box"
-    """A bounding box."""
 
 
 class Status(StrEnum):
@@ -174,7 +172,7 @@ class Scorer:
     """A named, versioned set of rules. Its version moves when any verdict can change.
 
     `read` takes an answer out of a response and compares it; `None` says that the rules need an extraction that
-    somebody else (a judge) made. `compare` settles such an extraction. A scorer whose `read` finds nothing says NO_ANSWER.
+    somebody else (a judge) made. `compare` settles such an extraction. Where `read` finds nothing it says NO_ANSWER.
     """
 
     version: int

@@ -1,17 +1,230 @@
-"""The judge-free scorer."""
+"""The judge-free scorer: read an answer out of a response, compare it with the gold, name the rule that decided."""
 
-from ahabench.harness.types import Item, Response, Scorer, Status, Verdict
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ahabench.harness.answers import compare as same
+from ahabench.harness.answers import numbers, options, symbolic
+from ahabench.harness.answers.extract import Span, marked_spans, spans
+from ahabench.harness.answers.labels import Labels, contents, without_listing
+from ahabench.harness.answers.text import answer_part, clean, own_words, unwrapped, window, without_echo
+from ahabench.harness.answers.words import is_statement, same_words
+from ahabench.harness.types import AnswerType, Item, Response, Scorer, Status, Verdict
+
+VERSION = 1
+
+SHORT = 60
+"""Characters of an answer that is stated but of the wrong kind, such as a letter that is no option."""
+_STATED = frozenset({"tag", "boxed", "json", "whole"})
+"""Extractors whose span is an answer even where it cannot be read as the item's type wants it."""
+
+
+_FORMAL = _STATED | {"final", "cue", "extraction"}
+"""Extractors whose span may be a formula that is worth computer algebra."""
+
+
+class Attempt(NamedTuple):
+    """One step of reading: what stood in a span, what was read, what it was compared with and how."""
+
+    extractor: str
+    span: str
+    extracted: str | None
+    """`None`: the span could not be read."""
+    comparison: str
+    """The comparison that was made, or why none was."""
+    correct: bool
 
 
 def read(item: Item, response: Response) -> Verdict:
-    """Return the verdict on a response."""
-    return compare(item, response.text or "")
+    """Return the verdict on a response: the first span that can be read decides."""
+    unread: Attempt | None = None
+    steps = attempts(item, response)
+    while True:
+        try:
+            attempt = next(steps, None)
+        except symbolic.Timeout:
+            return Verdict(status=Status.TIMEOUT, rule="symbolic/timeout")
+        if attempt is None:
+            break
+        if attempt.extracted is not None:
+            return _verdict(attempt)
+        if attempt.extractor == "final" or _is_foreign(attempt, item):
+            return Verdict(
+                status=Status.WRONG, extracted=attempt.span[:SHORT], rule=f"{attempt.extractor}/{attempt.comparison}"
+            )
+        if unread is None and attempt.extractor in _STATED and 0 < len(attempt.span.strip()) <= SHORT:
+            unread = attempt
+    if unread is not None and item.answer_type is not AnswerType.TEXT:
+        return Verdict(status=Status.NO_ANSWER, extracted=None, rule=f"{unread.extractor}/unreadable")
+    return Verdict(status=Status.NO_ANSWER, rule="nothing-found")
+
+
+def _is_foreign(attempt: Attempt, item: Item) -> bool:
+    """Whether a claimed answer is a definite number that is none of the options: an answer, and a wrong one."""
+    return bool(item.choices) and attempt.extractor in {"tag", "boxed", "cue"} and same.number(attempt.span) is not None
 
 
 def compare(item: Item, extracted: str) -> Verdict:
-    """Return the verdict on an extracted answer."""
-    status = Status.CORRECT if extracted.strip() == item.gold else Status.WRONG
-    return Verdict(status=status, extracted=extracted, rule="exact")
+    """Return the verdict on an answer that somebody else read out of a response."""
+    try:
+        attempt = _attempt(Span("extraction", clean(extracted)), item)
+    except symbolic.Timeout:
+        return Verdict(status=Status.TIMEOUT, extracted=extracted, rule="symbolic/timeout")
+    if attempt.extracted is None:
+        return Verdict(status=Status.WRONG, extracted=extracted, rule="extraction/unreadable")
+    return _verdict(attempt)
 
 
-ROBUST = Scorer(version=1, read=read, compare=compare)
+def attempts(item: Item, response: Response) -> Iterator[Attempt]:
+    """Yield every step of reading a response, the strongest claim first; `read` stops at the first that reads."""
+    text = clean(response.text or "")
+    part, closed = answer_part(text)
+    part = own_words(part)
+    if item.choices or item.labels:
+        part = without_listing(without_echo(part, item.question), item)
+    truncated = response.finish_reason == "length"
+    for span in marked_spans(part) if truncated and not closed else spans(part):
+        yield _attempt(span, item)
+    if not truncated and part.strip():
+        yield from _prose(window(part), item)
+
+
+def _verdict(attempt: Attempt) -> Verdict:
+    status = Status.CORRECT if attempt.correct else Status.WRONG
+    return Verdict(status=status, extracted=attempt.extracted, rule=f"{attempt.extractor}/{attempt.comparison}")
+
+
+def _attempt(span: Span, item: Item) -> Attempt:
+    match item.answer_type:
+        case AnswerType.CHOICE | AnswerType.CHOICES:
+            choose = options.stated if span.extractor == "whole" else options.in_span
+            labels = choose(span.text, item)
+            if labels is None and span.extractor in _FORMAL - {"cue"}:
+                labels = _by_symbols(span.text, item)
+            return _chosen(span, labels, item)
+        case AnswerType.INTEGER | AnswerType.FLOAT:
+            reader = numbers.quantity if span.extractor == "whole" else numbers.in_span
+            return _measured(span, reader(span.text), item)
+        case AnswerType.LIST:
+            return _listed(span, item)
+        case AnswerType.TEXT:
+            correct = same_words(span.text, item.gold or "")
+            return Attempt(span.extractor, span.text, span.text, "words", correct)
+        case AnswerType.EXPRESSION:
+            return _expressed(span, item)
+
+
+def _prose(text: str, item: Item) -> Iterator[Attempt]:
+    match item.answer_type:
+        case AnswerType.CHOICE | AnswerType.CHOICES:
+            yield _chosen(Span("leading", text), options.leading(text, item), item)
+            yield _chosen(Span("prose", text), options.in_prose(text, item), item)
+        case AnswerType.INTEGER | AnswerType.FLOAT:
+            yield _measured(Span("prose", text), numbers.in_prose(text, item.question), item)
+        case AnswerType.EXPRESSION if same.number(item.gold or "") is not None:
+            found = numbers.in_prose(text, item.question)
+            yield _expressed(Span("prose", "" if found is None else f"{found.value:.12g}"), item)
+        case _:
+            return
+
+
+def _chosen(span: Span, labels: Labels | None, item: Item) -> Attempt:
+    if labels is None:
+        return Attempt(span.extractor, span.text, None, "no option", False)
+    gold = tuple((item.gold or "").split(", "))
+    correct = set(labels) == set(gold) or (len(labels) == len(gold) == 1 and _twins(labels[0], gold[0], item))
+    return Attempt(span.extractor, span.text, ", ".join(labels), "option", correct)
+
+
+def _by_symbols(text: str, item: Item) -> Labels | None:
+    """Return the one option that computer algebra finds equal to a formula."""
+    if len(text) > SHORT or not re.search(r"[\\^_/+*=]|√|π", text):
+        return None
+    equal = [label for label, content in contents(item) if _same_symbols(text, content)]
+    return (equal[0],) if len(equal) == 1 else None
+
+
+def _twins(first: str, second: str, item: Item) -> bool:
+    """Whether two options have the same content: some benchmarks print an option twice."""
+    if not item.choices or item.choices == item.labels or not {first, second} <= set(item.labels):
+        return False
+    contents = [item.choices[item.labels.index(label)] for label in (first, second)]
+    return same.squeezed(contents[0]) == same.squeezed(contents[1]) != ""
+
+
+def _measured(span: Span, found: numbers.Quantity | None, item: Item) -> Attempt:
+    gold = item.gold or ""
+    if found is None:
+        return Attempt(span.extractor, span.text, None, "no number", False)
+    extracted = f"{found.value:.12g}"
+    if item.answer_type is AnswerType.INTEGER:
+        return Attempt(span.extractor, span.text, extracted, "integer", same.same_integer(found, gold))
+    if item.tolerance is not None:
+        correct = same.within(found, float(gold), item.tolerance)
+        return Attempt(span.extractor, span.text, extracted, f"within {item.tolerance}", correct)
+    precision = item.precision if item.precision is not None else 6
+    return Attempt(
+        span.extractor, span.text, extracted, f"rounded to {precision}", same.same_rounded(found, gold, precision)
+    )
+
+
+def _listed(span: Span, item: Item) -> Attempt:
+    found = re.search(r"[\[(][^\[\]()]*[\])]", span.text)
+    said = same.elements(found[0] if found else span.text)
+    if said is None:
+        return Attempt(span.extractor, span.text, None, "no list", False)
+    correct = same.same_elements(said, same.elements(item.gold or "") or [])
+    return Attempt(span.extractor, span.text, ", ".join(said), "list", correct)
+
+
+def _expressed(span: Span, item: Item) -> Attempt:
+    # MathVerse prints one gold twice, on two lines.
+    text, gold = ("\n".join(dict.fromkeys(part.split("\n"))) for part in (span.text.strip(), item.gold or ""))
+    if not text:
+        return Attempt(span.extractor, span.text, None, "nothing", False)
+    for candidate in _candidates(text):
+        rule = _equal(candidate, gold)
+        if rule:
+            return Attempt(span.extractor, span.text, candidate, rule, True)
+    if span.extractor in _FORMAL and _same_symbols(text, gold):
+        return Attempt(span.extractor, span.text, text, "same expression", True)
+    readable = span.extractor in _STATED or same.number(gold) is None or numbers.in_span(text) is not None
+    return Attempt(span.extractor, span.text, text if readable else None, "no rule makes them equal", False)
+
+
+def _candidates(text: str) -> Iterator[str]:
+    yield text
+    if found := re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", text):
+        yield next(filter(None, found[-1]))
+    number = numbers.in_span(text)
+    if number is not None:
+        yield f"{number.value:.12g}"
+
+
+def _equal(extracted: str, gold: str) -> str | None:
+    """Return the rule by which an expression equals the gold, or `None`."""
+    if same.squeezed(extracted) == same.squeezed(gold) != "":
+        return "same characters"
+    said, wanted = same.number(extracted), same.number(gold)
+    if said is not None and wanted is not None:
+        return "same number" if same.same_number(said, wanted) else None
+    first, second = same.elements(extracted), same.elements(gold)
+    if first is not None and second is not None and same.same_elements(first, second):
+        return "same elements"
+    if "=" in extracted or "=" in gold:
+        sides = unwrapped(extracted).split("=")[-1], unwrapped(gold).split("=")[-1]
+        if same.same_content(*sides):
+            return "same right side"
+    return "same words" if same_words(extracted, gold) else None
+
+
+def _same_symbols(extracted: str, gold: str) -> bool:
+    """Whether computer algebra finds them equal. Two plain numbers are settled without it."""
+    first, second = (same.mended(unwrapped(clean(text))) for text in (extracted, gold))
+    if (same.number(first) is not None and same.number(second) is not None) or is_statement(second):
+        return False
+    return symbolic.comparable(first) and symbolic.comparable(second) and symbolic.equivalent(second, first)
+
+
+ROBUST = Scorer(version=VERSION, read=read, compare=compare)

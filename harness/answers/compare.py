@@ -1,0 +1,112 @@
+"""Comparing an extracted answer with the gold, by answer type. Pure and total: any two strings, a yes or a no."""
+
+import math
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from ahabench.harness.answers.numbers import Quantity, quantity
+from ahabench.harness.answers.text import clean, unmarked, unwrapped
+
+RELATIVE = 1e-9
+"""Slack for the last bits of a float, never for an answer."""
+MIN_SIGNIFICANT = 3
+"""Digits from which a decimal may stand for a number that has no finite decimal form."""
+
+
+@lru_cache(maxsize=65_536)
+def squeezed(text: str) -> str:
+    """Return the text without case, white space, LaTeX fonts, delimiters and closing punctuation."""
+    text = unwrapped(unmarked(clean(text))).casefold()
+    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\cdot", "*").replace("\\times", "*")
+    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b", "°", text)
+    text = re.sub(r"√\{?(\w+)\}?", r"\\sqrt{\1}", text).replace("π", "\\pi")
+    text = re.sub(r"[{}\s]", "", text) if "\\" not in text else re.sub(r"\s", "", text)
+    return text.strip(".,;:!?\"'`")
+
+
+@lru_cache(maxsize=65_536)
+def number(text: str) -> Quantity | None:
+    """Return the quantity that the text is, remembered."""
+    return quantity(mended(clean(text)))
+
+
+def mended(text: str) -> str:
+    """Return the text with missing closing braces added, and "{degrees}" and the like without their braces."""
+    text = _BRACED_WORD.sub(r" \1", text)
+    return text + "}" * min(max(0, text.count("{") - text.count("}")), 4)
+
+
+_BRACED_WORD = re.compile(r"(?<!\\text)(?<!\\mathrm)(?<!\\mbox)\{([a-z]{3,16})\}")
+
+
+def same_content(first: str, second: str) -> bool:
+    """Whether two short texts say the same: the same characters but for form, or the same number exactly."""
+    if squeezed(first) == squeezed(second):
+        return squeezed(first) != ""
+    a, b = number(first), number(second)
+    return a is not None and b is not None and close(a.value, b.value)
+
+
+def close(first: float, second: float) -> bool:
+    """Whether two floats are the same number but for rounding in the last bits."""
+    return math.isclose(first, second, rel_tol=RELATIVE, abs_tol=1e-12)
+
+
+def same_integer(extracted: Quantity, gold: str) -> bool:
+    """Whether the number, cut to an integer, is the gold (MathVista, evaluation/calculate_score.py@53d5258)."""
+    return abs(extracted.value) < 1e18 and int(extracted.value) == int(float(gold))
+
+
+def same_rounded(extracted: Quantity, gold: str, precision: int) -> bool:
+    """Whether the number rounds to the gold at the item's precision (MathVista, calculate_score.py@53d5258)."""
+    return close(round(extracted.value, precision), float(gold))
+
+
+def within(extracted: Quantity, gold: float, tolerance: float) -> bool:
+    """Whether the absolute difference is at most the tolerance."""
+    return abs(extracted.value - gold) <= tolerance * (1 + RELATIVE)
+
+
+def same_number(extracted: Quantity, gold: Quantity) -> bool:
+    """Whether two quantities are equal, or the extracted decimal is the gold correctly rounded.
+
+    A rounding counts only for a gold that is not itself a decimal (a fraction, a root, a multiple of pi) and only with
+    `MIN_SIGNIFICANT` digits or more, at least two of them after the point.
+    """
+    if close(extracted.value, gold.value):
+        return True
+    if gold.decimals is not None or extracted.decimals is None or extracted.decimals < 2:
+        return False
+    unit = 10.0**-extracted.decimals
+    significant = abs(extracted.value) >= 10 ** (MIN_SIGNIFICANT - 1 - extracted.decimals)
+    return significant and abs(extracted.value - gold.value) <= 0.5 * unit * (1 + 1e-6)
+
+
+_LIST_BRACKETS = re.compile(r"^[\[({<⟨]\s*(.*?)\s*[\])}>⟩]$", re.DOTALL)
+
+
+def elements(text: str) -> list[str] | None:
+    r"""Return the elements of a list, tuple, interval or set such as "(1, 2)", "\{1, 2\}"; `None` for anything else."""
+    text = unwrapped(text).replace("\\{", "{").replace("\\}", "}").replace("\\langle", "<").replace("\\rangle", ">")
+    found = _LIST_BRACKETS.match(text.strip().rstrip("."))
+    inner = found[1] if found else text
+    if "," not in inner and ";" not in inner:
+        return None
+    parts: list[str] = []
+    depth, start = 0, 0
+    for index, character in enumerate(inner):
+        if character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        elif character in ",;" and depth == 0:
+            parts.append(inner[start:index])
+            start = index + 1
+    parts.append(inner[start:])
+    return [part.strip() for part in parts]
+
+
+def same_elements(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether two lists are equal element by element."""
+    return len(first) == len(second) and all(same_content(a, b) for a, b in zip(first, second, strict=True))

@@ -1,0 +1,194 @@
+"""Reading numbers: a span that is a quantity, or the number that a piece of prose arrives at."""
+
+import math
+import re
+from typing import NamedTuple
+
+from ahabench.harness.answers.latex import evaluate
+from ahabench.harness.answers.text import CONCLUDES, UNANSWERED, sentences, unmarked, unwrapped
+
+MAX_QUANTITY = 300
+"""Characters of a span that can be a quantity."""
+MAX_LEAD = 12
+"""Characters that may stand before the number of a span; further on it must follow a copula."""
+MAX_SPAN_LEAD = 80
+MAX_QUESTION = 4_000
+MAX_SENTENCES = 40
+"""Sentences that are searched, from the end."""
+
+
+class Quantity(NamedTuple):
+    """A number as it was written."""
+
+    value: float
+    decimals: int | None
+    """Digits after the point where it is written as a plain decimal; `None` for fractions, roots and the like."""
+    percent: bool = False
+
+
+_WORDS = {
+    word: number
+    for number, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen twenty".split()
+    )
+} | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+_WORD_NUMBER = "|".join(sorted(_WORDS, key=len, reverse=True))
+_PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+_PREFIX = re.compile(
+    r"^(?:(?:is|are|was|about|approximately|approx\.?|around|roughly|nearly|exactly|equal to|equals|a total of|only"
+    r"|the)\s+"
+    r"|[≈~=:]\s*|\\approx\s*|[£€¥]\s*|US\s*|Rs\.?\s*)+",
+    re.IGNORECASE,
+)
+_EQUATION = re.compile(r"=|≈|\\approx|\\simeq|\\sim|≃|≅")
+_PERCENT = re.compile(r"(?:\\?%|\bpercent\b|\bper cent\b)", re.IGNORECASE)
+_DEGREE = re.compile(r"\^\s*\{?\s*\\?circ\s*\}?|\\circ\b|\\degree\b|°|º|\bdegrees?\b", re.IGNORECASE)
+_UNIT = re.compile(
+    r"(?<=[\d\s)}\]πi²³½¼¾]){unit}$".replace(
+        "{unit}",
+        r"\s*(?:(?:square|cubic|sq\.?|cu\.?)\s*)?(?:[a-zA-Zμµ£€¥$¢]{1,14}\.?(?:\s*\^\s*\{?\s*-?\d\s*\}?|[²³]|(?<=[a-z])[23](?!\d))?"
+        r"(?:\s*/\s*[a-zA-Z]{1,8}(?:\s*\^\s*\{?\s*-?\d\s*\}?|[²³])?)?|[\u4e00-\u9fff]{1,4}[²³]?)(?:\s+[a-zA-Z]{1,14}){0,3}[.)]*",
+    )
+)
+_MATHS_WORD = re.compile(r"\\(?:pi|frac|dfrac|tfrac|sqrt|cdot|times|div)\b|(?:pi|π)$")
+_DECIMAL = re.compile(r"^[-+]?(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.(\d+))?$")
+_FRACTION = rf"{_PLAIN}\s*/\s*{_PLAIN}"
+_NUMBER = re.compile(
+    rf"(?<![\w.{{\\])(?P<number>[-−]?\s?(?:{_FRACTION}|{_PLAIN}(?:\s*[×x*]\s*10\s*\^?\s*\{{?[-+−]?[\d⁰¹²³⁴-⁹⁻]+\}}?|[eE][-+]?\d{{1,3}})?))"
+    rf"(?![\d,]*\d)(?!\s*(?:[√π^]|\\(?:sqrt|frac|pi|cdot|times)))|\b(?P<word>{_WORD_NUMBER})\b",
+    re.IGNORECASE,
+)
+
+
+def quantity(text: str) -> Quantity | None:
+    """Return the number that the text is, with its unit, currency, percent sign or "x =" taken off; else `None`."""
+    if len(text) > MAX_QUANTITY:
+        return None
+    text = unwrapped(unmarked(text)).strip(" \t\n.,:;!\"'`")
+    parts = _EQUATION.split(text)
+    if len(parts) > 1:
+        # "x = 3", "AB = 2\sqrt{3} ≈ 3.46": the exact form says more than its rounding.
+        exact = [part for part in parts[1:] if part.strip()]
+        found = [_bare(part) for part in exact]
+        known = [number for number in found if number is not None]
+        return known[-1] if known and found[-1] is not None else None
+    return _bare(text)
+
+
+def _bare(text: str) -> Quantity | None:
+    text = _PREFIX.sub("", text.strip()).strip(" \t\n.,:;!\"'`")
+    if not text or len(text) > MAX_QUANTITY:
+        return None
+    if text.lower() in _WORDS:
+        return Quantity(float(_WORDS[text.lower()]), 0)
+    percent = bool(_PERCENT.search(text))
+    for candidate in _candidates(text, percent):
+        value = evaluate(candidate)
+        if value is not None and math.isfinite(value):
+            return Quantity(value, _decimals(candidate), percent)
+    return None
+
+
+def _candidates(text: str, percent: bool) -> list[str]:
+    """Return the text with less and less behind its number."""
+    if percent:
+        text = _PERCENT.sub(" ", text).strip()
+    text = _DEGREE.sub(" ", text).strip()
+    candidates = [text]
+    bare = _UNIT.sub("", text).strip()
+    if bare and bare != text:
+        candidates.append(bare)
+    words = re.match(rf"^({_WORD_NUMBER})\b\s+[a-zA-Z ]{{1,40}}$", text, re.IGNORECASE)
+    if words:
+        candidates.append(str(_WORDS[words[1].lower()]))
+    return candidates
+
+
+def _decimals(text: str) -> int | None:
+    found = _DECIMAL.match(text.replace(" ", ""))
+    return len(found[1] or "") if found else None
+
+
+def in_span(span: str) -> Quantity | None:
+    """Return the number that a span claims: the span itself, or the first number of its first clause."""
+    whole = quantity(span)
+    if whole is not None:
+        return whole
+    text = unwrapped(unmarked(span))
+    found = mentions(text)
+    near = found and (found[0].start <= MAX_LEAD or _arrives(found[0], text[:MAX_SPAN_LEAD]))
+    return found[0].quantity if near else None
+
+
+class Mention(NamedTuple):
+    """A number in prose with its place."""
+
+    quantity: Quantity
+    start: int
+    end: int
+
+
+def mentions(text: str) -> list[Mention]:
+    """Return the plain numbers of a piece of prose, in order."""
+    found = []
+    for match in _NUMBER.finditer(text):
+        if match["word"]:
+            found.append(Mention(Quantity(float(_WORDS[match["word"].lower()]), 0), match.start(), match.end()))
+            continue
+        written = match["number"].replace(" ", "").replace("−", "-")
+        value = evaluate(re.sub(r"[×x*]", r"\\times ", written))
+        if value is not None and math.isfinite(value):
+            found.append(Mention(Quantity(value, _decimals(written)), match.start(), match.end()))
+    return found
+
+
+_ARRIVES = re.compile(
+    r"(?:\bis\b|\bare\b|\bwas\b|\bwere\b|\bbe\b|\bequals?\b|=|≈|:|\bgets?\b|\bgives?(?:\s+us)?\b|\bhas\b|\bhave\b"
+    r"|\bto\b|\bleaves?\b|\bleaving\b|\bcontain(?:s|ing)?\b|为|是|共|有)"
+    r"[\s(\[\"'$£€¥:]*"
+    r"(?:(?:approximately|about|around|roughly|only|exactly|equal to|therefore|thus|a total of|estimated to be)\s+)?"
+    r"[\s(\[\"'$£€¥]*$",
+    re.IGNORECASE,
+)
+_ASKS_YEAR = re.compile(
+    r"\b(?:which|what)\s+(?:\w+\s+)?year\b|\bin (?:which|what) year\b|\bthe year\b[^.?]*\?", re.IGNORECASE
+)
+_DIGITS = re.compile(r"\d+(?:\.\d+)?")
+
+
+def in_prose(text: str, question: str = "") -> Quantity | None:
+    """Return the number that prose arrives at: of its last conclusion, else of its last sentence with a number.
+
+    Sentences that decline to answer are passed over. Numbers that only repeat the question's count where there are no
+    others, and a question that asks for a year is answered by a year.
+    """
+    parts = [unwrapped(part) for part in sentences(unmarked(text))[-MAX_SENTENCES:] if not UNANSWERED.search(part)]
+    given = {float(digits) for digits in _DIGITS.findall(question[:MAX_QUESTION])}
+    asks_year = bool(_ASKS_YEAR.search(question[:MAX_QUESTION]))
+    with_numbers = [(part, found) for part in parts if (found := _worth(mentions(part), part, given, asks_year))]
+    if not with_numbers:
+        return None
+    concluding = [pair for pair in with_numbers if CONCLUDES.search(pair[0])]
+    return _settled(*(concluding or with_numbers)[-1])
+
+
+def _worth(found: list[Mention], text: str, given: set[float], asks_year: bool) -> list[Mention]:
+    """Return the mentions that can be an answer."""
+    found = [m for m in found if text[m.start : m.end][0].isdigit() or not text[m.start].isalpha() or _arrives(m, text)]
+    if asks_year:
+        years = [m for m in found if m.quantity.decimals == 0 and 1000 <= m.quantity.value <= 2200]
+        return years or found
+    return [m for m in found if m.quantity.value not in given or _arrives(m, text)]
+
+
+def _arrives(mention: Mention, text: str) -> bool:
+    return bool(_ARRIVES.search(text[max(0, mention.start - 60) : mention.start]))
+
+
+def _settled(text: str, found: list[Mention]) -> Quantity:
+    """Return the number after the last copula or equals sign, else the last number."""
+    for mention in reversed(found):
+        if _arrives(mention, text):
+            return mention.quantity
+    return found[-1].quantity

@@ -1,0 +1,161 @@
+"""Plain text out of what models write: one spelling for characters, the part that answers, bounded windows of it."""
+
+import re
+
+WINDOW = 12_000
+"""Characters kept at either end of an answer part where prose is searched; longer texts lose their middle."""
+
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+_CHARACTERS = str.maketrans(
+    {
+        **{chr(code): chr(plain) for code, plain in _FULL_WIDTH.items()},
+        "\u3000": " ",
+        "\u00a0": " ",
+        "\u2009": " ",
+        "\u202f": " ",
+        "。": ". ",
+        "、": ", ",
+        "，": ", ",
+        "：": ": ",
+        "；": "; ",
+        "【": "[",
+        "】": "]",
+        "“": '"',
+        "”": '"',
+        "‘": "'",
+        "’": "'",
+        "−": "-",
+        "–": "-",
+        "‐": "-",
+        "‑": "-",
+        "—": " - ",
+        "\x00": "",
+        "\u200b": "",
+        "\u200c": "",
+        "\u200d": "",
+        "\u2060": "",
+        "\ufeff": "",
+        "\r": "\n",
+        # Typographic characters of Windows-1252 that were read as Latin-1.
+        "\x91": "'",
+        "\x92": "'",
+        "\x93": '"',
+        "\x94": '"',
+        "\x85": "...",
+        "\x96": "-",
+        "\x97": " - ",
+    }
+)
+_SPECIAL_TOKENS = re.compile(r"</?s>|<pad>|<eos>|<\|[a-z_]{1,24}\|>|<end_of_utterance>|<end_of_turn>")
+_THINK_END = "</think>"
+_THINK_START = "<think>"
+_MARKUP = re.compile(r"\*{1,3}|__|`+|(?m:^\s*#{1,6}\s+)")
+_WRAPPER = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mathbb|mbox|bf|rm|operatorname|boldsymbol|fbox"
+    r"|underline)\*?\s*\{([^{}]*)\}"
+)
+_SPACING = re.compile(r"\\(?:left|right|displaystyle|limits|quad|qquad|bigl?|bigr?|Bigl?|Bigr?)\b|\\[,;:! ]|~")
+
+
+CONCLUDES = re.compile(
+    r"\b(?:therefore|thus|hence|so|consequently|in conclusion|in total|the answer|we conclude|this means|overall)\b"
+    r"|所以|因此|故|∴|综上",
+    re.IGNORECASE,
+)
+"""Words that open a conclusion."""
+_FAILED_TO = (
+    r"determin\w*|said|say|tell|know\w*|answer\w*|conclu\w*|provide\w*|calculat\w*|comput\w*|solve\w*|find|found|see"
+    r"|view|identif\w*|help|process|infer\w*|judge\w*|measur\w*|assess\w*"
+)
+UNANSWERED = re.compile(
+    r"\b(?:cannot|can't|can not|could not|couldn't|unable to|not able to|(?:not |im)possible to|difficult to)"
+    rf"\s+(?:be\s+)?(?:\w+\s+){{0,2}}?(?:{_FAILED_TO})\b"
+    r"|\b(?:insufficient|not enough|more|additional|further|without|missing|lacks?|lacking)"
+    r"\s+(?:\w+\s+){0,3}?(?:information|data|context|details)\b"
+    r"|\b(?:is|are|remains?)\s+(?:unknown|undefined|not (?:given|provided|specified|known|clear))\b"
+    r"|\bdoes not (?:provide|give|specify|exist)\b",
+    re.IGNORECASE,
+)
+"""Words that decline to answer."""
+
+
+def clean(text: str) -> str:
+    """Return the text with full-width and typographic characters in their ASCII form, without special tokens."""
+    text = text.translate(_CHARACTERS)
+    return _SPECIAL_TOKENS.sub("", text) if "<" in text else text
+
+
+def answer_part(text: str) -> tuple[str, bool]:
+    """Return what follows the reasoning, and whether the reasoning was closed.
+
+    Text after the last `</think>` answers; where nothing follows it, or the tag never closed, the whole text is
+    returned and only what is marked as an answer should be believed.
+    """
+    end = text.rfind(_THINK_END)
+    if end >= 0:
+        rest = text[end + len(_THINK_END) :]
+        if rest.strip():
+            return rest, True
+        return text, True
+    return text, _THINK_START not in text
+
+
+def window(text: str) -> str:
+    """Return the text, or its two ends where it is longer than two windows."""
+    return text if len(text) <= 2 * WINDOW else text[:WINDOW] + "\n" + text[-WINDOW:]
+
+
+def unmarked(text: str) -> str:
+    """Return the text without Markdown emphasis, code ticks and heading signs."""
+    return _MARKUP.sub("", text)
+
+
+def unwrapped(text: str) -> str:
+    r"""Return LaTeX without fonts, spacing and delimiters: "\text{(B)}\ $5$" becomes "(B) 5"."""
+    if "\\" in text or "~" in text:
+        for _ in range(3):
+            text, count = _WRAPPER.subn(r" \1 ", text)
+            if not count:
+                break
+        text = _SPACING.sub(" ", text)
+        text = text.replace("\\(", " ").replace("\\)", " ").replace("\\[", " ").replace("\\]", " ")
+    return text.replace("$", "").strip()
+
+
+def own_words(text: str) -> str:
+    """Return the text up to where a model goes on to write another question of its own."""
+    found = _NEXT_QUESTION.search(text)
+    return text[: found.start()] if found and text[: found.start()].strip() else text
+
+
+_NEXT_QUESTION = re.compile(
+    r"\n\s*(?:#+\s*|\*+)?(?:Question|Hint|Q|Problem|Human|User|问题|提示)\s*\d{0,3}\s*(?:\*+)?:"
+)
+
+
+def without_echo(text: str, question: str) -> str:
+    """Return the text without a word-for-word repetition of the question, whatever its case and punctuation."""
+    wanted = _TOKEN.findall(question[:WINDOW].casefold())
+    if len(wanted) < MIN_ECHO or len(text) > 2 * WINDOW:
+        return text
+    found = list(_TOKEN.finditer(text.casefold()))
+    said = " ".join(match[0] for match in found)
+    place = f" {said} ".find(f" {' '.join(wanted)} ")
+    if place < 0 or len(text) != len(text.casefold()):
+        return text
+    first = said[:place].count(" ")
+    start, end = found[first].start(), found[first + len(wanted) - 1].end()
+    return text[:start] + text[end:]
+
+
+MIN_ECHO = 4
+"""Words from which a repetition of the question is an echo."""
+_TOKEN = re.compile(r"[^\W_]+")
+
+
+def sentences(text: str) -> list[str]:
+    """Return the text's lines and sentences, in order, without empty ones."""
+    return [part for part in (raw.strip() for raw in _SENTENCE_END.split(text)) if part]
+
+
+_SENTENCE_END = re.compile(r"\n+|(?<=[.!?])(?<!\b[A-Za-z]\.)\s+(?=[^\s\d])|(?<=[.!?])\s{2,}")
