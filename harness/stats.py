@@ -43,7 +43,9 @@ def clustered_ratio(numerators: ArrayLike, denominators: ArrayLike, clusters: Se
     total = denominator.sum()
     value = float(numerator.sum() / total)
     codes: dict[Hashable, int] = {}
-    index = [codes.setdefault(cluster, len(codes)) for cluster, enters in zip(clusters, entering, strict=True) if enters]
+    index = [
+        codes.setdefault(cluster, len(codes)) for cluster, enters in zip(clusters, entering, strict=True) if enters
+    ]
     residuals = np.bincount(index, weights=(numerator - value * denominator)[entering])
     count = len(residuals)
     if count < 2:

@@ -1,0 +1,256 @@
+"""The commands of this folder. Options are read here; the work is done by the modules they name."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ahabench.harness import registry, report
+from ahabench.harness.errors import UsageError
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the official files, a copy of the hub's parquet files, or an export; default: the hub."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
+TaskName = Annotated[str, typer.Option("--task", help="NAME or NAME:SPLIT.")]
+ScorerName = Annotated[str, typer.Option("--scorer", help="robust, official or vlmevalkit.")]
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option("--judge", help="URL of an OpenAI-compatible server that reads answers which the rules could not."),
+]
+JudgeModel = Annotated[str | None, typer.Option(help="The judge's model id, as its server names it.")]
+AllowMissing = Annotated[bool, typer.Option(help="Aggregate although responses are missing.")]
+
+
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="One task, in full.")] = None, as_json: AsJson = False
+) -> None:
+    """List the benchmarks; with NAME: its splits, prompts, scorers, metrics and known bad items."""
+    chosen = [registry.find_task(name)] if name else list(registry.tasks().values())
+    if as_json:
+        report.print_json([report.task_row(task) for task in chosen])
+    elif name:
+        report.print_task(chosen[0])
+    else:
+        report.print_tasks(chosen)
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="A checkpoint folder, a .gguf file, a PEFT adapter folder or a hub name.")
+    ],
+    tasks: Annotated[str, typer.Option(help="all, or names such as mathvista,mathvision:testmini.")],
+    out: Annotated[Path, typer.Option(help="Run directory; the same command goes on in it after an interruption.")],
+    data: Data = None,
+    engine: Annotated[str, typer.Option(help="auto, transformers or replay:RUN.")] = "auto",
+    prompt: Annotated[str, typer.Option(help="official, vlmevalkit or think.")] = "official",
+    preset: Annotated[str | None, typer.Option(help="vlaa: the protocol of VLAA-Thinking in one name.")] = None,
+    scorer: ScorerName = "robust",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="About this many items of each task: a seeded, spread sample.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Responses per item.")] = 1,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest response; 2048 unless a preset says.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="0 is greedy, the default.")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
+    top_k: Annotated[int | None, typer.Option(min=0)] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(min=0.0)] = None,
+    seed: int = 0,
+    system_prompt: Annotated[str | None, typer.Option(help="Takes the place of the prompt style's own.")] = None,
+    min_pixels: Annotated[int | None, typer.Option(help="Smallest image after the model's resizing.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="Largest image after the model's resizing.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")] = None,
+    text_only: Annotated[bool, typer.Option(help="Leave the images out, whatever the model is.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run the checkpoint's own Python code.")] = False,
+    judge: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    allow_missing: AllowMissing = False,
+    breakdown: Annotated[bool, typer.Option(help="Print every breakdown too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Generate responses with a checkpoint and score them."""
+    from ahabench.harness import rescore
+    from ahabench.harness.dataset import load, subset
+    from ahabench.harness.engines import open_engine
+    from ahabench.harness.errors import unknown_name
+    from ahabench.harness.prompts import PRESETS
+    from ahabench.harness.runner import Plan, TaskPlan, run
+    from ahabench.harness.sampling import Sampling
+
+    if preset is not None and preset not in PRESETS:
+        raise unknown_name("preset", preset, list(PRESETS))
+    given = PRESETS[preset] if preset else None
+    style = given.prompt if given else prompt
+    pairs = registry.parse_tasks(tasks)
+    styles = [registry.find_prompt(task, style) for task, _ in pairs]
+    for task, _ in pairs:
+        registry.check_scorer(task, scorer, has_judge=judge is not None)
+    asked = _judge(judge, judge_model)
+    plans = []
+    for (task, split), found in zip(pairs, styles, strict=True):
+        dataset = load(task, split, data=data)
+        if limit is not None:
+            dataset = replace(dataset, items=subset(dataset.items, limit))
+            report.note(f"{dataset.protocol}: {len(dataset.items):,} items of --limit {limit} (whole clusters)")
+        plans.append(TaskPlan(dataset=dataset, style=style, prompt=found, limit=limit))
+    chosen = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "repetition_penalty": repetition_penalty,
+    }
+    preset_values = {name: getattr(given, name) for name in chosen} if given else {}
+    explicit = {name: value for name, value in chosen.items() if value is not None}
+    opened = open_engine(
+        engine,
+        model,
+        sampling=Sampling(samples=samples, seed=seed, **{**preset_values, **explicit}),
+        min_pixels=min_pixels or (given.min_pixels if given else None),
+        max_pixels=max_pixels or (given.max_pixels if given else None),
+        batch_size=batch_size,
+        dtype=dtype,
+        device=device,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        text_only=True if text_only else None,
+    )
+    system = system_prompt if system_prompt is not None else given.system if given else None
+    run(Plan(tasks=tuple(plans), samples=samples, system_prompt=system), opened, out)
+    rows = rescore.score_run(
+        out, scorer=scorer, data=data, judge=asked, allow_missing=allow_missing, only=[task.name for task, _ in pairs]
+    )
+    _print(rows, breakdown=breakdown, as_json=as_json)
+
+
+def agreement(
+    files: Annotated[list[Path], typer.Argument(help="JSONL with item_id, response and official_correct.")],
+    task: TaskName,
+    scorer: ScorerName = "robust",
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a scorer with the verdicts that files of responses carry (official_correct)."""
+    from ahabench.harness.agreement import agreement as measure
+    from ahabench.harness.dataset import load
+
+    found, split = _one_task(task)
+    dataset = load(found, split, data=data)
+    rows = [measure(dataset, scorer, file).as_row() for file in files]
+    if as_json:
+        report.print_json(rows)
+    else:
+        report.print_agreement(rows)
+
+
+def score(
+    source: Annotated[
+        Path, typer.Argument(help="A run directory, or JSONL with item_id and response.", metavar="RUN|FILE")
+    ],
+    task: Annotated[str | None, typer.Option("--task", help="NAME or NAME:SPLIT; a run knows its own.")] = None,
+    scorer: ScorerName = "robust",
+    data: Data = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory to write for a FILE; default: FILE without its suffix.")
+    ] = None,
+    verdicts: Annotated[
+        str | None, typer.Option(help="Aggregate the verdicts under this key of FILE instead of scoring.")
+    ] = None,
+    judge: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    allow_missing: AllowMissing = False,
+    breakdown: Annotated[bool, typer.Option(help="Print every breakdown too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score a run again, or score anybody's responses."""
+    from ahabench.harness import rescore
+
+    asked = _judge(judge, judge_model)
+    if source.is_dir():
+        if verdicts or out:
+            raise UsageError("--verdicts and --out go with a FILE; a run is scored where it stands")
+        rows = rescore.score_run(
+            source,
+            scorer=scorer,
+            data=data,
+            judge=asked,
+            allow_missing=allow_missing,
+            only=[_one_task(task)[0].name] if task else None,
+        )
+    else:
+        if task is None:
+            raise UsageError(f"{source} does not say which benchmark it answers; give --task NAME")
+        found, split = _one_task(task)
+        rows = [
+            rescore.score_file(
+                source,
+                found,
+                split,
+                scorer=scorer,
+                data=data,
+                out=out or source.with_suffix(""),
+                judge=asked,
+                allow_missing=allow_missing,
+                field=verdicts,
+            )
+        ]
+    _print(rows, breakdown=breakdown, as_json=as_json)
+
+
+def export(
+    kind: Annotated[str, typer.Argument(help="jsonl: the items and their images, for --data.")],
+    task: TaskName,
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    data: Data = None,
+) -> None:
+    """Write a benchmark's items into another format."""
+    from ahabench.harness.dataset import load, write_export
+    from ahabench.harness.errors import unknown_name
+
+    if kind != "jsonl":
+        raise unknown_name("export", kind, ["jsonl"])
+    found, split = _one_task(task)
+    print(write_export(load(found, split, data=data), out))
+
+
+def _one_task(name: str) -> tuple[Any, str]:
+    pairs = registry.parse_tasks(name)
+    if len(pairs) != 1:
+        raise UsageError(f"--task takes one task, found {name!r}")
+    return pairs[0]
+
+
+def _judge(url: str | None, model: str | None) -> Any:
+    """Return a judge that has answered a probe, or `None` where none is asked for."""
+    if url is None:
+        if model is not None:
+            raise UsageError("--judge-model goes with --judge URL")
+        return None
+    if model is None:
+        raise UsageError("--judge URL goes with --judge-model NAME")
+    from ahabench.harness.judge import Judge
+
+    cache = Path.home() / ".cache" / "ahabench" / "judge.sqlite"
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    judge = Judge(url, model, cache=cache)
+    judge.probe()
+    return judge
+
+
+def _print(rows: list[dict[str, Any]], *, breakdown: bool, as_json: bool) -> None:
+    if as_json:
+        report.print_json(rows)
+        return
+    report.print_metrics(rows)
+    if breakdown:
+        for row in rows:
+            report.print_breakdown(row)

@@ -1,0 +1,166 @@
+"""What the commands print: tables on stdout, notes on stderr. Only here do fractions become percent."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ahabench.harness.types import Task
+
+
+def note(text: str) -> None:
+    """Print one line on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a value for machines."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def percent(value: float | None) -> str:
+    """Return a fraction in percent with one decimal; a dash where it is unknown."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def interval(ci95: Sequence[float] | None) -> str:
+    """Return an interval in percent."""
+    return "" if ci95 is None else f"[{100 * ci95[0]:.1f}, {100 * ci95[1]:.1f}]"
+
+
+def print_metrics(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the metrics of tasks, headline first, each with its n, interval and protocol."""
+    for row in rows:
+        table = Table(
+            title=f"{row['task']} {row['split']} · {row['prompt']} · {row['scorer']}", title_justify="left", box=None
+        )
+        for name, justify in (("metric", "left"), ("%", "right"), ("95 % interval", "left"), ("n", "right")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        names = sorted(row["metrics"], key=lambda name: name != row["headline"])
+        for name in names:
+            estimate = row["metrics"][name]
+            label = f"[bold]{name}[/bold]" if name == row["headline"] else name
+            table.add_row(label, percent(estimate["value"]), interval(estimate["ci95"]), f"{estimate['n']:,}")
+        console = _console()
+        console.print(table)
+        console.print(f"  {_rates(row)}", highlight=False)
+        console.print()
+
+
+def print_breakdown(row: Mapping[str, Any]) -> None:
+    """Print every breakdown of one task."""
+    for tag, values in row["breakdown"].items():
+        table = Table(title=f"{row['task']} by {tag}", title_justify="left", box=None)
+        names = list(next(iter(values.values()), {}))
+        table.add_column(tag)
+        for name in names:
+            table.add_column(f"{name} %", justify="right")
+            table.add_column("95 % interval")
+        table.add_column("n", justify="right")
+        for value, estimates in values.items():
+            cells = [cell for name in names for cell in _cells(estimates[name])]
+            table.add_row(value, *cells, f"{max(estimates[name]['n'] for name in names):,}")
+        _console().print(table)
+
+
+def print_agreement(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print how a scorer agrees with the carried verdicts, one file a row."""
+    title = f"{rows[0]['task']} · {rows[0]['scorer']}" if rows else "nothing to compare"
+    table = Table(title=title, title_justify="left", box=None)
+    table.add_column("model", overflow="fold")
+    for name in ("n", "agree %", "κ", "FP", "FN", "none", "ours %", "file %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        agree = "-" if row["agreement"] is None else f"{100 * row['agreement']:.2f}"
+        kappa = "-" if row["kappa"] is None else f"{row['kappa']:.3f}"
+        counts = [str(row[name]) for name in ("false_positive", "false_negative", "no_answer")]
+        shares = [percent(row["accuracy"]), percent(row["official_accuracy"])]
+        table.add_row(row["model"], str(row["n"]), agree, kappa, *counts, *shares)
+    _console().print(table)
+
+
+def print_tasks(tasks: Sequence[Task]) -> None:
+    """Print one line a task."""
+    table = Table(box=None)
+    for name in ("task", "splits (items)", "headline", "licence"):
+        table.add_column(name, overflow="fold")
+    for task in tasks:
+        splits = ", ".join(f"{name} ({split.n_items:,})" for name, split in task.splits.items())
+        table.add_row(task.name, splits, task.headline, task.licence)
+    _console().print(table)
+
+
+def task_row(task: Task) -> dict[str, Any]:
+    """Return what `ahabench tasks NAME --json` says of a task."""
+    return {
+        "name": task.name,
+        "title": task.title,
+        "version": task.version,
+        "paper": task.paper,
+        "licence": task.licence,
+        "default_split": task.default_split,
+        "splits": {
+            name: {
+                "n_items": split.n_items,
+                "hub": split.hub.repo if split.hub else None,
+                "answers": split.answers_public,
+            }
+            for name, split in task.splits.items()
+        },
+        "headline": task.headline,
+        "metrics": list(task.metrics),
+        "breakdowns": list(task.breakdowns),
+        "prompts": {name: style.version for name, style in task.prompts.items()},
+        "scorers": {
+            name: {"version": scorer.version, "needs_judge": scorer.read is None, "excluded": sorted(scorer.excluded)}
+            for name, scorer in task.scorers.items()
+        },
+        "bad_items": dict(task.bad_items),
+    }
+
+
+def print_task(task: Task) -> None:
+    """Print all that is known of a task: sizes, sources, styles, scorers, known defects."""
+    row = task_row(task)
+    console = _console()
+    console.print(
+        f"[bold]{task.title}[/bold] ({task.name}@{task.version})  {task.paper}  {task.licence}", highlight=False
+    )
+    for name, split in row["splits"].items():
+        mark = " (default)" if name == task.default_split else ""
+        hidden = "" if split["answers"] else ", answers withheld"
+        console.print(
+            f"  split {name}{mark}: {split['n_items']:,} items{hidden}, hub {split['hub'] or '-'}", highlight=False
+        )
+    console.print(f"  headline: {task.headline}; metrics: {', '.join(row['metrics'])}", highlight=False)
+    console.print(f"  breakdowns: {', '.join(row['breakdowns']) or '-'}", highlight=False)
+    console.print(
+        f"  prompts: {', '.join(f'{name}@{version}' for name, version in row['prompts'].items())}", highlight=False
+    )
+    for name, scorer in row["scorers"].items():
+        needs = ", needs a judge's extraction" if scorer["needs_judge"] else ""
+        out = f", leaves out {', '.join(scorer['excluded'])}" if scorer["excluded"] else ""
+        console.print(f"  scorer {name}@{scorer['version']}{needs}{out}", highlight=False)
+    if task.bad_items:
+        console.print(f"  known bad items ({len(task.bad_items)}):", highlight=False)
+        for item_id, reason in task.bad_items.items():
+            console.print(f"    {item_id}: {reason}", highlight=False, markup=False)
+
+
+def _console() -> Console:
+    # Rich guesses 80 columns for a pipe; a table in a file or a CI log must not be cut.
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def _cells(estimate: Mapping[str, Any]) -> tuple[str, str]:
+    return percent(estimate["value"]), interval(estimate["ci95"])
+
+
+def _rates(row: Mapping[str, Any]) -> str:
+    rates = ", ".join(f"{name.replace('_', ' ')} {percent(value)} %" for name, value in row["rates"].items())
+    left_out = f"; left out: {', '.join(row['excluded'])}" if row["excluded"] else ""
+    missing = f"; missing: {row['missing']}" if row["missing"] else ""
+    return f"{row['n_items']:,} items x {row['n_samples']}; {rates}{left_out}{missing}"

@@ -1,0 +1,186 @@
+"""Score what is on disk: a run again, or somebody's responses as a new run."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ahabench.harness import registry
+from ahabench.harness.agreement import carried_verdicts
+from ahabench.harness.dataset import Dataset, load, subset
+from ahabench.harness.errors import IncomparableRunsError, IncompleteRunError, UsageError
+from ahabench.harness.judge import Judge
+from ahabench.harness.manifest import JudgeRecord, Manifest, TaskRecord, read_manifest, write_manifest
+from ahabench.harness.report import note
+from ahabench.harness.runlog import (
+    METRICS,
+    RESPONSES,
+    VERDICTS,
+    read_responses,
+    write_metrics,
+    write_responses,
+    write_verdicts,
+)
+from ahabench.harness.score import Scores, collect, judge_responses, summarise
+from ahabench.harness.types import Task
+
+
+def score_run(
+    run: Path,
+    *,
+    scorer: str,
+    data: Path | None,
+    judge: Judge | None = None,
+    allow_missing: bool = False,
+    only: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Write verdicts and metrics beside the responses of every task of a run, and return the metrics.
+
+    Args:
+        run: a directory with `run.json`.
+        scorer: a scorer that every task of the run has.
+        data: where the items are, as for `dataset.load`.
+        judge: reads what the rules could not.
+        allow_missing: aggregate although responses are missing.
+        only: these tasks of the run; all if `None`.
+
+    Raises:
+        UsageError: the directory is no run, or lacks the task.
+        IncomparableRunsError: the items are not those that the run answered.
+        IncompleteRunError: responses are missing and that is not allowed; the verdicts are written all the same.
+    """
+    manifest = read_manifest(run)
+    names = list(manifest.tasks) if only is None else list(only)
+    for name in names:
+        if name not in manifest.tasks:
+            raise UsageError(f"{run} holds no responses to {name}; it has {', '.join(manifest.tasks) or 'none'}")
+    prepared = [(name, _items_of(manifest.tasks[name], name, data, run)) for name in names]
+    for _, dataset in prepared:
+        registry.find_scorer(dataset.task, scorer)
+    rows, incomplete = [], []
+    for name, dataset in prepared:
+        responses = list(read_responses(run / name / RESPONSES))
+        scores = judge_responses(dataset, scorer, responses, judge=judge, n_samples=manifest.sampling.samples)
+        prompt = manifest.tasks[name].prompt
+        style = f"{prompt.style}@{prompt.version}" if prompt else "unknown"
+        try:
+            rows.append(_derive(run / name, scores, style, allow_missing, judge))
+        except IncompleteRunError as error:
+            incomplete.append(error)
+    if judge is not None:
+        write_manifest(run, manifest.model_copy(update={"judge": _judge_record(judge)}))
+    if incomplete:
+        raise incomplete[0]
+    return rows
+
+
+def score_file(
+    file: Path,
+    task: Task,
+    split: str,
+    *,
+    scorer: str,
+    data: Path | None,
+    out: Path,
+    judge: Judge | None = None,
+    allow_missing: bool = False,
+    field: str | None = None,
+) -> dict[str, Any]:
+    """Score a JSONL file of responses, write it as a run, and return the metrics.
+
+    What a bare file does not know (prompt, sampling, engine) stays unknown in the manifest.
+
+    Args:
+        file: rows with item_id and response, and perhaps sample_index, finish_reason, official_extraction.
+        task: the benchmark that the file answers.
+        split: its split.
+        scorer: one of the task's scorers; not used with `field`.
+        data: where the items are, as for `dataset.load`.
+        out: the run directory to write; it may hold an earlier scoring of the same file.
+        judge: reads what the rules could not.
+        allow_missing: aggregate although items have no row.
+        field: aggregate the verdicts that the rows carry under this key, instead of scoring.
+
+    Raises:
+        UsageError: a row is malformed or names an item that the task has not; `out` is another file's run.
+        IncompleteRunError: items have no row and that is not allowed; the verdicts are written all the same.
+    """
+    dataset = load(task, split, data=data)
+    responses = list(read_responses(file))
+    if field is not None:
+        scores = collect(dataset, f"file:{field}", carried_verdicts(file, field))
+    else:
+        scores = judge_responses(dataset, scorer, responses, judge=judge)
+    manifest = Manifest(
+        status="incomplete" if scores.missing else "complete",
+        tasks={task.name: _record(dataset)},
+        judge=_judge_record(judge) if judge else None,
+    )
+    _check_out(out, file, task)
+    folder = out / task.name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_responses(folder / RESPONSES, responses)
+    write_manifest(out, manifest)
+    return _derive(folder, scores, "unknown", allow_missing, judge)
+
+
+def _derive(folder: Path, scores: Scores, prompt: str, allow_missing: bool, judge: Judge | None) -> dict[str, Any]:
+    """Write verdicts and metrics; stale metrics of an incomplete run are removed."""
+    write_verdicts(folder / VERDICTS, (row.as_row() for row in scores.judged))
+    if scores.judge_failures:
+        note(
+            f"{scores.dataset.protocol}: the judge failed on {scores.judge_failures:,} responses, "
+            "they stay no_answer; run `ahabench score` again when it is back"
+        )
+    try:
+        metrics, refused = summarise(scores, prompt=prompt, allow_missing=allow_missing)
+    except IncompleteRunError:
+        (folder / METRICS).unlink(missing_ok=True)
+        raise
+    if judge is not None:
+        metrics["judge"] = {"model": judge.served_model, "failures": scores.judge_failures}
+    for line in refused:
+        note(line)
+    if scores.excluded:
+        note(f"{scores.dataset.protocol}: left out by {scores.scorer}: {', '.join(sorted(scores.excluded))}")
+    write_metrics(folder / METRICS, metrics)
+    return metrics
+
+
+def _items_of(record: TaskRecord, name: str, data: Path | None, run: Path) -> Dataset:
+    dataset = load(registry.find_task(name), record.split, data=data, revision=record.revision)
+    if record.data_digest is not None and record.data_digest != dataset.digest:
+        raise IncomparableRunsError(
+            f"{run} answered other items of {dataset.protocol}: data digest {record.data_digest[:12]} there, "
+            f"{dataset.digest[:12]} here. Give the --data or hub revision of the run."
+        )
+    if record.limit is None:
+        return dataset
+    return replace(dataset, items=subset(dataset.items, record.limit))
+
+
+def _record(dataset: Dataset) -> TaskRecord:
+    return TaskRecord(
+        split=dataset.split,
+        source=dataset.source,
+        revision=dataset.revision,
+        data_digest=dataset.digest,
+        n_items=len(dataset.items),
+    )
+
+
+def _judge_record(judge: Judge) -> JudgeRecord:
+    return JudgeRecord(model=judge.model, url=judge.url, served_model=judge.served_model)
+
+
+def _check_out(out: Path, file: Path, task: Task) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"--out {out} is a file, wanted a run directory")
+    if any(out.iterdir()) and not (out / "run.json").exists():
+        raise UsageError(f"--out {out} is not empty and holds no run; give a new folder for {file.name}")
+    if (out / "run.json").exists() and read_manifest(out).engine.name is not None:
+        raise UsageError(
+            f"--out {out} is a run of an engine, its {task.name} responses would be lost; give a new folder"
+        )
