@@ -1,0 +1,136 @@
+"""A chat server on this machine, for tests of what talks to one."""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+SERVED = "reader-2026-01-31"
+
+HttpAnswer = tuple[int, dict[str, str], bytes]
+"""Status, headers, body."""
+Reply = Callable[["Call"], str | bytes | HttpAnswer | None]
+"""What the server says: a completion's content, a whole body, or all of HTTP's answer."""
+
+
+@dataclass
+class Call:
+    """A request as the server got it."""
+
+    body: dict[str, Any]
+    authorization: str | None
+    at: float
+
+    @property
+    def prompt(self) -> str:
+        """All that the model would read."""
+        return "\n".join(message["content"] for message in self.body["messages"])
+
+    @property
+    def quoted(self) -> str:
+        """The response that a judge is to read, found as a reader would: from the first marker to its own end."""
+        mark = re.search(r"^<<<RESPONSE (\w+)>>>\n", self.prompt, re.MULTILINE)
+        assert mark, "the prompt has no marker"
+        rest = self.prompt[mark.end() :]
+        return rest[: rest.index(f"\n<<<END {mark[1]}>>>")]
+
+    @property
+    def number(self) -> int:
+        """The first number of the quoted response."""
+        found = re.search(r"\d+", self.quoted)
+        assert found, "the response has no number"
+        return int(found[0])
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether it is the judge's question before all others."""
+        return "What is 2 + 3?" in self.prompt
+
+
+def last_word(call: Call) -> str:
+    """A judge that takes a response's last word for its answer."""
+    return json.dumps({"answer": call.quoted.split()[-1].rstrip(".")})
+
+
+class Server:
+    """An HTTP server in threads of this process.
+
+    Probes are answered well whatever `reply` does, unless `probed` is false.
+    """
+
+    def __init__(self, reply: Reply, probed: bool, model: str) -> None:
+        self.calls: list[Call] = []
+        self.reply = reply
+        self.probed = probed
+        self.model = model
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                call = Call(sent, self.headers["Authorization"], time.monotonic())
+                server.calls.append(call)
+                status, headers, body = server.answer(call) if self.path == "/v1/chat/completions" else (404, {}, b"")
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class QuietServer(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 64
+
+            def handle_error(self, *_: object) -> None:
+                """Stay silent: clients that hang up early are what some tests are about."""
+
+        self.http = QuietServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    @property
+    def readings(self) -> list[Call]:
+        """The calls that are no probes."""
+        return [call for call in self.calls if not call.is_probe]
+
+    def answer(self, call: Call) -> HttpAnswer:
+        """Return the reply as HTTP's answer."""
+        said = last_word(call) if self.probed and call.is_probe else self.reply(call)
+        if isinstance(said, tuple):
+            return said
+        if isinstance(said, bytes):
+            return 200, {}, said
+        message = {"role": "assistant", "content": said}
+        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        return 200, {}, json.dumps({"object": "chat.completion", "model": self.model, "choices": choices}).encode()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+    """Start servers: `serve(reply, probed=True, model=SERVED)`, where the reply is that of a good judge by default."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with ExitStack() as stack:
+
+        def start(reply: Reply = last_word, *, probed: bool = True, model: str = SERVED) -> Server:
+            server = Server(reply, probed, model)
+            stack.callback(server.close)
+            return server
+
+        yield start

@@ -1,0 +1,498 @@
+"""The files of a run on a real disk: torn lines, full disks, second writers, damaged rows, and anybody's JSONL."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ahabench.harness.errors import UsageError
+from ahabench.harness.manifest import EngineRecord, JudgeRecord, ModelRecord, PromptRecord, SamplingRecord, TaskRecord
+from ahabench.harness.runlog import (
+    Manifest,
+    ResponseLog,
+    parse_response,
+    read_manifest,
+    read_responses,
+    read_rows,
+    write_manifest,
+    write_metrics,
+    write_responses,
+    write_verdicts,
+)
+from ahabench.harness.types import Response
+
+
+def text(item_id: str, words: str = "42", sample: int = 0) -> Response:
+    return Response(
+        item_id=item_id, sample_index=sample, text=words, finish_reason="stop", completion_tokens=len(words)
+    )
+
+
+def failure(item_id: str) -> Response:
+    return Response(item_id=item_id, text=None, finish_reason="error", error="OutOfMemoryError: 3 GiB")
+
+
+def write_log(path: Path, *responses: Response) -> bytes:
+    with ResponseLog(path) as log:
+        for response in responses:
+            log.append(response, "ab" * 32)
+    return path.read_bytes()
+
+
+def write_lines(path: Path, *rows: Any) -> Path:
+    path.write_bytes(b"".join(row if isinstance(row, bytes) else json.dumps(row).encode() + b"\n" for row in rows))
+    return path
+
+
+def run_python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+# Appending.
+
+
+def test_a_row_has_the_public_keys(tmp_path: Path) -> None:
+    written = write_log(tmp_path / "responses.jsonl", text("7", "The answer is 4."))
+    assert written.endswith(b"\n")
+    assert json.loads(written) == {
+        "item_id": "7",
+        "sample_index": 0,
+        "prompt_sha256": "ab" * 32,
+        "response": "The answer is 4.",
+        "finish_reason": "stop",
+        "completion_tokens": 16,
+    }
+
+
+def test_an_error_row_says_why(tmp_path: Path) -> None:
+    row = json.loads(write_log(tmp_path / "responses.jsonl", failure("7")))
+    assert (row["response"], row["finish_reason"], row["error"]) == (None, "error", "OutOfMemoryError: 3 GiB")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "\x00", "a\nb\r\nc\u2028d\x85e", "\ud83d", "\udcff broken", "🤔", '"\\', "x" * 5_000_000],
+    ids=["empty", "NUL", "line ends", "half a pair", "lone surrogate", "emoji", "quotes", "5 MB"],
+)
+def test_a_text_comes_back_as_it_was(tmp_path: Path, words: str) -> None:
+    path = tmp_path / "responses.jsonl"
+    write_log(path, text("1", words), text("2"))
+    assert [response.text for response in read_responses(path)] == [words, "42"]
+
+
+@given(st.text(st.characters(codec=None)), st.text(st.characters(codec=None), min_size=1))
+def test_any_text_and_id_come_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, words: str, item_id: str
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "responses.jsonl"
+    written = Response(item_id=item_id, sample_index=3, text=words, extraction=words)
+    write_log(path, written)
+    assert list(read_responses(path)) == [written]
+
+
+def test_a_row_is_on_the_disk_when_append_returns(tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl"
+    with ResponseLog(path) as log:
+        log.append(text("1"), None)
+        assert [response.item_id for response in read_responses(path)] == ["1"]
+
+
+def test_a_second_row_for_a_key_is_refused(tmp_path: Path) -> None:
+    with ResponseLog(tmp_path / "responses.jsonl") as log:
+        log.append(text("1"), None)
+        log.append(text("1", sample=1), None)
+        with pytest.raises(ValueError, match="already has item '1', sample 0"):
+            log.append(text("1", "43"), None)
+        assert set(log.done) == {("1", 0), ("1", 1)}
+
+
+# Going on after an interruption.
+
+
+def test_a_last_line_torn_at_any_byte_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl"
+    first = write_log(path, text("1"))
+    whole = write_log(path, text("2", "é\ud83d"))
+    for cut in range(len(first), len(whole)):
+        path.write_bytes(whole[:cut])
+        with ResponseLog(path) as log:
+            assert set(log.done) == {("1", 0)}, cut
+        assert path.read_bytes() == first, cut
+
+
+def test_a_tail_of_zeros_as_a_power_cut_leaves_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl"
+    first = write_log(path, text("1"))
+    path.write_bytes(first + b"\x00" * 4096)
+    with ResponseLog(path) as log:
+        log.append(text("2"), None)
+    assert [response.item_id for response in read_responses(path)] == ["1", "2"]
+
+
+def test_error_rows_are_dropped_to_be_done_again(tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl"
+    written = write_log(path, text("1"), failure("2"), text("3"))
+    lines = written.splitlines(keepends=True)
+    with ResponseLog(path) as log:
+        assert set(log.done) == {("1", 0), ("3", 0)}
+        assert path.read_bytes() == lines[0] + lines[2]
+        log.append(text("2"), None)
+    assert [(response.item_id, response.text) for response in read_responses(path)] == [
+        ("1", "42"),
+        ("3", "42"),
+        ("2", "42"),
+    ]
+
+
+def test_a_torn_line_and_an_error_row_are_dropped_together(tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl"
+    written = write_log(path, failure("1"), text("2"))
+    path.write_bytes(written + b'{"item_id": "3", "resp')
+    with ResponseLog(path) as log:
+        assert set(log.done) == {("2", 0)}
+    assert path.read_bytes() == written.splitlines(keepends=True)[1]
+
+
+def test_a_damaged_line_before_the_last_is_an_error_and_nothing_is_touched(tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl"
+    first = write_log(path, text("1"))
+    damaged = first + b"{oops}\n" + first.replace(b'"1"', b'"2"')
+    path.write_bytes(damaged)
+    with pytest.raises(UsageError, match=r"responses\.jsonl:2 is not JSON.*not the last line"):
+        ResponseLog(path)
+    assert path.read_bytes() == damaged
+
+
+def test_a_key_that_stands_twice_in_the_file_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl"
+    path.write_bytes(write_log(path, text("1")) * 2)
+    with pytest.raises(UsageError, match=r"responses\.jsonl:2 repeats item '1', sample 0, of line 1"):
+        ResponseLog(path)
+
+
+def test_the_prompts_digests_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl"
+    write_lines(path, {"item_id": "1", "response": "x", "prompt_sha256": "cd"}, {"item_id": "2", "response": "y"})
+    with ResponseLog(path) as log:
+        assert dict(log.prompts) == {("1", 0): "cd", ("2", 0): None}
+
+
+# Other processes, and disks that refuse.
+
+_OPEN_IT = """
+import sys
+from pathlib import Path
+from ahabench.harness.errors import UsageError
+from ahabench.harness.runlog import ResponseLog
+try:
+    ResponseLog(Path(sys.argv[1])).close()
+    print("opened")
+except UsageError as error:
+    print(error)
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_has_closed(tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl"
+    with ResponseLog(path) as log:
+        log.append(text("1"), None)
+        assert "is being written by another process" in run_python(_OPEN_IT, path).stdout
+    assert run_python(_OPEN_IT, path).stdout == "opened\n"
+
+
+def test_a_log_that_could_not_be_opened_holds_no_lock(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "responses.jsonl", b"{oops}\n", {"item_id": "1", "response": "x"})
+    with pytest.raises(UsageError):
+        ResponseLog(path)
+    path.unlink()
+    ResponseLog(path).close()
+
+
+# Appends rows of 5,000 bytes until the disk refuses; prints how many append() confirmed, then the error.
+_FILL = """
+import resource, sys
+from pathlib import Path
+from ahabench.harness.errors import UsageError
+from ahabench.harness.runlog import ResponseLog
+from ahabench.harness.types import Response
+if len(sys.argv) > 2:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+log = ResponseLog(Path(sys.argv[1]))
+for number in range(1000):
+    try:
+        log.append(Response(item_id=str(number), text="x" * 5000), None)
+    except UsageError as error:
+        print(number)
+        print(error)
+        print(len(Path(sys.argv[1]).read_bytes().split(b"\\n")) - 1, Path(sys.argv[1]).read_bytes()[-1:])
+        sys.exit()
+"""
+
+
+def test_a_file_that_may_not_grow_keeps_whole_rows_and_can_be_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl"
+    confirmed, message, state = run_python(_FILL, path, "23000").stdout.splitlines()
+    # Four rows of 5,000 and some bytes fit into 23,000, and the fifth is cut by the kernel in the middle.
+    assert confirmed == "4"
+    assert "the disk is full" in message
+    assert "run the same command again to go on" in message
+    assert state == r"4 b'\n'"
+    write_log(path, text("4"))
+    assert [response.item_id for response in read_responses(path)] == ["0", "1", "2", "3", "4"]
+
+
+def test_a_full_disk_keeps_whole_rows(tmp_path: Path) -> None:
+    script = 'mount -t tmpfs -o size=64k none "$1" && exec "$2" -c "$3" "$1/responses.jsonl"'
+    arguments = ["sh", str(tmp_path), sys.executable, _FILL]
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        pytest.skip("needs unshare(1)")
+    if done.returncode != 0 and ("unshare" in done.stderr or "mount" in done.stderr):
+        pytest.skip(f"this system lets nobody mount a small disk: {done.stderr.strip()}")
+    confirmed, message, state = done.stdout.splitlines()
+    assert 0 < int(confirmed) < 14  # 14 rows of 5,000 bytes would be more than 64 KiB
+    assert "the disk is full" in message
+    assert "No space left on device" in message
+    assert state == rf"{confirmed} b'\n'"
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_with_the_path(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"file/responses\.jsonl cannot be written"):
+        ResponseLog(tmp_path / "file" / "responses.jsonl")
+
+
+# Reading anybody's JSONL.
+
+
+def test_other_keys_are_ignored_and_defaults_filled_in(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "x.jsonl", {"item_id": 7, "response": "B", "official_correct": True, "model": "m"})
+    assert list(read_responses(path)) == [Response(item_id="7", sample_index=0, text="B")]
+
+
+@pytest.mark.parametrize(
+    ("carried", "extraction"),
+    [("B", "B"), (["a", "b"], "a, b"), ([], ""), (None, None), ("", "")],
+    ids=["text", "list", "empty list", "null", "empty text"],
+)
+def test_an_official_extraction_is_kept(tmp_path: Path, carried: Any, extraction: str | None) -> None:
+    path = write_lines(tmp_path / "x.jsonl", {"item_id": "1", "response": "B", "official_extraction": carried})
+    assert [response.extraction for response in read_responses(path)] == [extraction]
+
+
+def test_windows_line_ends_a_byte_order_mark_and_blank_lines_are_read(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "x.jsonl",
+        b'\xef\xbb\xbf{"item_id": "1", "response": "A"}\r\n',
+        b"\r\n  \n",
+        b'{"item_id": "2", "response": "B"}',
+    )
+    assert [(number, row["item_id"]) for number, row in read_rows(path)] == [(1, "1"), (4, "2")]
+
+
+def test_samples_of_one_item_are_different_rows(tmp_path: Path) -> None:
+    rows = [{"item_id": "1", "sample_index": index, "response": "A"} for index in (1, 0)]
+    path = write_lines(tmp_path / "x.jsonl", *rows)
+    assert [response.sample_index for response in read_responses(path)] == [1, 0]
+
+
+ROW = {"item_id": "1", "response": "A"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"item_id,response\n", "is not JSON"),
+        (b'{"item_id": "2", "respo', "is not JSON"),
+        (b'{"item_id": "2", "response": "\xff"}\n', "is not UTF-8"),
+        (b'["2", "A"]\n', "is not a JSON object but a list"),
+        (b"null\n", "is not a JSON object but null"),
+        (b"[" * 100_000 + b"]" * 100_000 + b"\n", "is not JSON"),
+        (b'{"item_id": ' + b"9" * 5000 + b', "response": "A"}\n', "is not JSON"),
+        ({"response": "A"}, "has no 'item_id'"),
+        ({"item_id": "2", "answer": "A"}, "has no 'response'; its keys are 'item_id', 'answer'"),
+        ({"item_id": "2", "response": 4}, "has 4 as 'response', wanted a string or null"),
+        ({"item_id": "2", "response": ["A"]}, "has a list as 'response'"),
+        ({"item_id": 1.5, "response": "A"}, "has 1.5 as 'item_id'"),
+        ({"item_id": True, "response": "A"}, "has true as 'item_id'"),
+        ({"item_id": None, "response": "A"}, "has null as 'item_id'"),
+        ({"item_id": "2", "response": "A", "sample_index": -1}, "has -1 as 'sample_index'"),
+        ({"item_id": "2", "response": "A", "sample_index": "0"}, "has \"0\" as 'sample_index'"),
+        ({"item_id": "2", "response": "A", "finish_reason": 1}, "has 1 as 'finish_reason'"),
+        ({"item_id": "2", "response": "A", "completion_tokens": 1.0}, "has 1.0 as 'completion_tokens'"),
+        ({"item_id": "2", "response": "A", "official_extraction": 3}, "has 3 as 'official_extraction'"),
+        ({"item_id": "2", "response": "A", "official_extraction": [3]}, "has a list as 'official_extraction'"),
+        ({"item_id": 1, "response": "A"}, "repeats item '1', sample 0, of line 1"),
+    ],
+)
+def test_a_bad_line_is_an_error_with_its_number(tmp_path: Path, line: Any, message: str) -> None:
+    path = write_lines(tmp_path / "x.jsonl", ROW, b"\n", line)
+    with pytest.raises(UsageError) as raised:
+        list(read_responses(path))
+    assert str(raised.value).startswith(f"{path}:3 {message}")
+    assert "\n" not in str(raised.value)
+
+
+def test_rows_before_a_bad_line_are_read_first(tmp_path: Path) -> None:
+    responses = read_responses(write_lines(tmp_path / "x.jsonl", ROW, b"oops\n"))
+    assert next(responses).item_id == "1"
+    with pytest.raises(UsageError):
+        next(responses)
+
+
+def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        list(read_responses(tmp_path / "x.jsonl"))
+
+
+def test_every_published_file_is_read_whole(outputs: Path) -> None:
+    sizes = {"dynamath": 5010, "logicvista": 448, "mathvision": 3040, "mathvista": 1000}
+    files = sorted(outputs.glob("*/*.jsonl"))
+    assert len(files) == 30
+    for file in files:
+        assert sum(1 for _ in read_responses(file)) == sizes[file.parent.name], file
+
+
+# Derived files.
+
+
+def test_verdicts_keep_their_order_and_hold_no_time(tmp_path: Path) -> None:
+    rows = [
+        {"item_id": "10", "sample_index": 0, "status": "correct", "extracted": "B", "rule": "boxed/choice", "aha": {}},
+        {"item_id": "9", "sample_index": 0, "status": "no_answer", "extracted": None, "rule": "none", "aha": {}},
+    ]
+    for name in ("a", "b"):
+        write_verdicts(tmp_path / name / "verdicts.jsonl", rows)
+    written = (tmp_path / "a" / "verdicts.jsonl").read_bytes()
+    assert [json.loads(line) for line in written.splitlines()] == rows
+    assert written == (tmp_path / "b" / "verdicts.jsonl").read_bytes()
+
+
+def test_a_file_whose_writing_fails_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.jsonl"
+    write_verdicts(path, [{"item_id": "1"}])
+
+    def rows() -> Iterator[dict[str, object]]:
+        yield {"item_id": "2"}
+        raise RuntimeError("the scorer broke")
+
+    with pytest.raises(RuntimeError):
+        write_verdicts(path, rows())
+    assert json.loads(path.read_bytes()) == {"item_id": "1"}
+    assert os.listdir(tmp_path) == ["verdicts.jsonl"]
+
+
+def test_a_number_that_is_not_finite_never_reaches_metrics(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    write_metrics(path, {"value": 0.5})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_metrics(path, {"value": float("nan")})
+    assert json.loads(path.read_bytes()) == {"value": 0.5}
+
+
+def test_responses_of_a_file_become_a_runs_rows(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "mathvista" / "responses.jsonl"
+    responses = [Response(item_id="2", text="B", extraction="b"), Response(item_id="1", text=None)]
+    write_responses(path, responses)
+    assert list(read_responses(path)) == responses
+    with ResponseLog(path) as log:
+        assert set(log.done) == {("2", 0)}
+
+
+def test_parse_response_names_the_line_that_it_was_given() -> None:
+    with pytest.raises(UsageError, match=r"^some/file\.jsonl:12 has no 'response'"):
+        parse_response({"item_id": "1"}, Path("some/file.jsonl"), 12)
+
+
+# The manifest.
+
+FULL = Manifest(
+    status="complete",
+    model=ModelRecord(name="org/m", weights_digest="commit:ab", revision="ab", adapter="", text_only=False),
+    engine=EngineRecord(name="transformers", version="5.23.0", device="cpu", dtype="float32"),
+    sampling=SamplingRecord(max_new_tokens=2048, temperature=0.01, top_p=0.001, top_k=1, samples=1, seed=0),
+    system_prompt="You are VL-Thinking🤔",
+    tasks={
+        "mathvista": TaskRecord(
+            split="testmini", data_digest="cd", n_items=1000, prompt=PromptRecord(style="think", version=1)
+        )
+    },
+    judge=JudgeRecord(model="reader", url="http://127.0.0.1:1/v1"),
+    packages={"torch": "2.15.0"},
+)
+
+
+def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
+    write_manifest(tmp_path, FULL)
+    assert read_manifest(tmp_path) == FULL
+
+
+def test_a_manifest_of_a_bare_file_knows_nothing(tmp_path: Path) -> None:
+    bare = Manifest(status="incomplete", tasks={"mathvista": TaskRecord(split="testmini", n_items=1000)})
+    write_manifest(tmp_path, bare)
+    data = json.loads((tmp_path / "run.json").read_bytes())
+    assert data["schema_version"] == 1
+    for part in ("model", "engine", "sampling", "pixels"):
+        assert set(data[part].values()) == {None}, part
+    assert (data["system_prompt"], data["judge"], data["git"]) == (None, None, None)
+    assert data["tasks"]["mathvista"]["prompt"] is None
+
+
+def test_a_folder_without_a_manifest_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is no run: it has no run\.json"):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_of_a_newer_ahabench_asks_for_an_upgrade(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"schema_version": 2, "status": "queued", "shards": []}')
+    with pytest.raises(UsageError, match=r"schema_version 2, this ahabench reads 1; upgrade"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("", "Expecting value"),
+        ('{"schema_version": 1, "status": "comp', "Unterminated string"),
+        ("[]", "object|dictionary|Manifest"),
+        ('{"status": "complete", "modell": {}}', "modell"),
+        ('{"status": "done"}', "status"),
+        ('{"status": "complete", "sampling": {"temperature": "hot"}}', r"sampling\.temperature"),
+        ("[" * 100_000, "recursion"),
+        ("\ufffd\x00", "Expecting value"),
+    ],
+)
+def test_a_damaged_manifest_is_an_error_with_the_next_step(tmp_path: Path, content: str, complaint: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UsageError, match=rf"is damaged \(.*({complaint}).*\); restore it") as raised:
+        read_manifest(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_manifest_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    write_manifest(tmp_path, FULL)
+    code = """
+import resource, sys
+from pathlib import Path
+from ahabench.harness.runlog import read_manifest, write_manifest
+run = Path(sys.argv[1])
+manifest = read_manifest(run)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+try:
+    write_manifest(run, manifest.model_copy(update={"status": "running"}))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    assert run_python(code, tmp_path).stdout.startswith("UsageError the disk is full")
+    assert read_manifest(tmp_path) == FULL
+    assert os.listdir(tmp_path) == ["run.json"]
