@@ -123,15 +123,16 @@ def write_export(dataset: Dataset, out: Path) -> Path:
     if target.exists():
         raise UsageError(f"{target} exists already; give an empty --out folder")
     (out / "images").mkdir(parents=True, exist_ok=True)
-    with target.open("x", encoding="utf-8") as file:
-        for item in dataset.items:
+    with target.open("x", encoding="ascii") as file:
+        for place, item in enumerate(dataset.items):
             paths = []
             for number, image in enumerate(item.images):
-                name = f"images/{item.id}_{number}.img"
+                # Not named by the item: an id may be no file name, or lead out of the folder.
+                name = f"images/{place:05}_{number}.img"
                 (out / name).write_bytes(image.read())
                 paths.append(name)
             row = {"task": dataset.task.name, "split": dataset.split, **_as_json(item), "images": paths}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row) + "\n")
     return target
 
 
@@ -142,22 +143,35 @@ def read_export(folder: Path, task: Task, split: str) -> Iterator[Item]:
         DatasetError: a line is not what `write_export` writes, or belongs to another task or split.
     """
     path = folder / EXPORT_FILE
-    known = {field.name for field in fields(Item)}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, row in enumerate(read_jsonl(path), start=1):
         try:
-            row = json.loads(line)
-            found = (row.pop("task"), row.pop("split"))
-            if found != (task.name, split):
-                raise DatasetError(f"{path}:{number} belongs to {' '.join(found)}, wanted {task.name} {split}")
-            images = tuple(ImageFile(folder / name) for name in row.pop("images"))
-            tags = {key: tuple(values) for key, values in row.pop("tags").items()}
-            row |= {"answer_type": AnswerType(row["answer_type"]), "images": images, "tags": tags}
-            row |= {key: tuple(row[key]) for key in ("choices", "labels")}
-            if unknown := set(row) - known:
-                raise ValueError(f"unknown fields {sorted(unknown)}")
-            yield Item(**row)
+            found = (row["task"], row["split"])
+            if found == (task.name, split):
+                yield _exported_item(folder, row)
+                continue
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DatasetError(f"{path}:{number} is no exported item: {error}") from error
+        raise DatasetError(f"{path}:{number} belongs to {found[0]} {found[1]}, wanted {task.name} {split}")
+
+
+def _exported_item(folder: Path, row: Row) -> Item:
+    values = {name: value for name, value in row.items() if name not in {"task", "split"}}
+    if unknown := values.keys() - {field.name for field in fields(Item)}:
+        raise ValueError(f"unknown fields {sorted(unknown)}")
+    images = []
+    for name in values["images"]:
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise ValueError(f"image {name} is outside the export")
+        images.append(ImageFile(path))
+    values |= {
+        "answer_type": AnswerType(values["answer_type"]),
+        "images": tuple(images),
+        "tags": {key: tuple(tag) for key, tag in values["tags"].items()},
+        "choices": tuple(values["choices"]),
+        "labels": tuple(values["labels"]),
+    }
+    return Item(**values)
 
 
 def without_images(items: Iterable[Item]) -> tuple[Item, ...]:
@@ -173,9 +187,10 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing; is --data the official folder?") from error
-    except ValueError as error:
+    except OSError as error:
+        state = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise DatasetError(f"{path} {state}; is --data the official folder?") from error
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not JSON: {error}") from error
 
 
@@ -187,14 +202,17 @@ def read_jsonl(path: Path) -> Iterator[Row]:
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing; is --data the official folder?") from error
+    except OSError as error:
+        state = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise DatasetError(f"{path} {state}; is --data the official folder?") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8: {error}") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DatasetError(f"{path}:{number} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise DatasetError(f"{path}:{number} is not a JSON object")
@@ -231,10 +249,11 @@ def _hub_rows(hub: HubDataset, folder: Path | None, revision: str | None) -> tup
     commit = None
     if folder is None:
         commit = _resolve(hub.repo, revision)
-    config = None if folder is not None else hub.config
     parts = []
     for split in hub.splits:
         try:
+            # A copy of parquet files without the repository's README has the files, not the named configurations.
+            config = hub.config if folder is None or (folder / "README.md").is_file() else None
             parts.append(datasets.load_dataset(where, config, split=split, revision=commit))
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -260,15 +279,16 @@ def _table_rows(hub: HubDataset, parts: Sequence[Any]) -> Iterator[Row]:
 
 
 def _resolve(repo: str, revision: str | None) -> str:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub import snapshot_download
 
     try:
-        return str(HfApi().dataset_info(repo, revision=revision).sha)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        # The folder of a snapshot is named by its commit; the pattern fetches nothing but small text.
+        folder = snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=["README.md"])
+    except (OSError, ValueError, RuntimeError) as error:
         raise DatasetError(
             f"the hub's {repo} cannot be reached ({type(error).__name__}); give a local copy with --data DIR"
         ) from error
+    return Path(folder).name
 
 
 def _as_json(item: Item) -> dict[str, Any]:

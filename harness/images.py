@@ -1,6 +1,7 @@
 """Image files and their decoding: RGB on white, upright, bounded."""
 
 import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ from ahabench.harness.errors import DatasetError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 80_000_000
 """A larger image is refused as a decompression bomb; the largest of the six benchmarks has 9 million."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""Others are refused: Pillow would hand some of them to other programs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +62,27 @@ def decode(data: bytes, *, name: str) -> "Image":
     Raises:
         DatasetError: it is no image, is cut off, or has more than `MAX_PIXELS` pixels.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
+    damaged = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise DatasetError(f"image {name} is {width}x{height}, more than {MAX_PIXELS:,} pixels: refused")
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode == "RGB":
-                return upright.copy()
-            layered = upright.convert("RGBA")
-            white = Image.new("RGBA", layered.size, "white")
-            return Image.alpha_composite(white, layered).convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+            return _on_white(ImageOps.exif_transpose(image))
+    except damaged as error:
         raise DatasetError(f"image {name} cannot be decoded: {error}") from error
+
+
+def _on_white(image: "Image") -> "Image":
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        # convert("L") would clip 16-bit grey to white instead of scaling it.
+        image = image.point(lambda level: level / 256).convert("L")
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.copy()
+    layered = image.convert("RGBA")
+    white = Image.new("RGBA", layered.size, "white")
+    return Image.alpha_composite(white, layered).convert("RGB")

@@ -70,6 +70,6 @@ def _majority(result: Result) -> float:
     if not votes:
         return 0.0
     most = max(votes.values())
-    tied = {answer for answer, count in votes.items() if count == most}
-    right = {answer: score for answer, score in zip(result.answers, result.scores, strict=True) if answer in tied}
-    return sum(right.values()) / len(tied)
+    tied = [answer for answer, count in votes.items() if count == most]
+    scores = [score for answer, score in zip(result.answers, result.scores, strict=True) if answer in tied]
+    return sum(scores) / len(scores)

@@ -8,6 +8,9 @@ from numpy.typing import ArrayLike
 
 from ahabench.harness.types import Estimate
 
+ROUNDING = 1e-12
+"""A standard error below it is the noise of adding floats."""
+
 
 def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
     """Return the mean of values in [0, 1] with its cluster-robust standard error.
@@ -67,7 +70,7 @@ def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:
 
 def _interval(value: float, stderr: float, clusters: int) -> tuple[float, float]:
     t = _t975(clusters - 1)
-    if stderr > 0:
+    if stderr > ROUNDING:
         return max(0.0, value - t * stderr), min(1.0, value + t * stderr)
     centre = (value + t * t / (2 * clusters)) / (1 + t * t / clusters)
     half = t * math.sqrt(value * (1 - value) / clusters + t * t / (4 * clusters**2)) / (1 + t * t / clusters)

@@ -20,9 +20,31 @@ def squeezed(text: str) -> str:
     text = unwrapped(unmarked(clean(text))).casefold()
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\cdot", "*").replace("\\times", "*")
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b", "°", text)
-    text = re.sub(r"√\{?(\w+)\}?", r"\\sqrt{\1}", text).replace("π", "\\pi")
+    text = re.sub(r"√\{?(\w+)\}?", r"\\sqrt{\1}", text)
+    for letter, command in _GREEK.items():
+        text = text.replace(letter, command)
+    text = re.sub(r"(?<=\d)\s*[x×]\s*(?=\d)", "*", text)
     text = re.sub(r"[{}\s]", "", text) if "\\" not in text else re.sub(r"\s", "", text)
-    return text.strip(".,;:!?\"'`")
+    return re.sub(r"(?<![\d)])!$", "", text.strip(".,:;?\"'`"))
+
+
+_GREEK = {
+    "\N{GREEK SMALL LETTER PI}": "\\pi",
+    "\N{GREEK SMALL LETTER THETA}": "\\theta",
+    "\N{GREEK SMALL LETTER ALPHA}": "\\alpha",
+    "\N{GREEK SMALL LETTER BETA}": "\\beta",
+    "\N{GREEK SMALL LETTER GAMMA}": "\\gamma",
+    "\N{GREEK SMALL LETTER PHI}": "\\phi",
+    "\N{GREEK SMALL LETTER LAMDA}": "\\lambda",
+}
+
+
+def in_latex(text: str) -> str:
+    """Return a formula with its plain functions and Greek letters as LaTeX commands."""
+    for letter, command in _GREEK.items():
+        text = text.replace(letter, command + " ")
+    text = re.sub(r"(?<![\\a-zA-Z])(sin|cos|tan|cot|sec|csc|log|ln)(?![a-z])", r"\\\1", text)
+    return re.sub(r"√\s*(?:\(([^()]*)\)|(\w+))", lambda found: f"\\sqrt{{{found[1] or found[2]}}}", text)
 
 
 @lru_cache(maxsize=65_536)
@@ -54,7 +76,9 @@ def close(first: float, second: float) -> bool:
 
 
 def same_integer(extracted: Quantity, gold: str) -> bool:
-    """Whether the number, cut to an integer, is the gold (MathVista, evaluation/calculate_score.py@53d5258)."""
+    """Whether the number is the gold; a decimal is cut to an integer (MathVista, calculate_score.py@53d5258)."""
+    if extracted.decimals is None:
+        return close(extracted.value, float(gold))
     return abs(extracted.value) < 1e18 and int(extracted.value) == int(float(gold))
 
 
@@ -92,7 +116,7 @@ def elements(text: str) -> list[str] | None:
     found = _LIST_BRACKETS.match(text.strip().rstrip("."))
     inner = found[1] if found else text
     if "," not in inner and ";" not in inner:
-        return None
+        return [inner.strip()] if found and text.strip()[0] in "[{" else None
     parts: list[str] = []
     depth, start = 0, 0
     for index, character in enumerate(inner):
@@ -110,3 +134,11 @@ def elements(text: str) -> list[str] | None:
 def same_elements(first: Sequence[str], second: Sequence[str]) -> bool:
     """Whether two lists are equal element by element."""
     return len(first) == len(second) and all(same_content(a, b) for a, b in zip(first, second, strict=True))
+
+
+def same_ends(first: str, second: str) -> bool:
+    """Whether two intervals are open and closed at the same ends; texts without brackets of that kind say nothing."""
+    pairs = [(text.strip()[:1], text.strip().rstrip(".")[-1:]) for text in (unwrapped(first), unwrapped(second))]
+    if not all(opening in "([" and closing in ")]" and opening for opening, closing in pairs):
+        return True
+    return pairs[0] == pairs[1]

@@ -49,7 +49,8 @@ _CUE = re.compile(
         \s*(?:\s(?:is|are|would\sbe|should\sbe|must\sbe|=)\b|[:=])
       | (?:正确)?(?:答案|选项|结果)\s*(?:应该|应当|应|就|即)?\s*(?:是|为|选|[:=])
       | (?:故|应|因此|所以)\s*选择?\s*[:]?
-      | (?:选项|选择|选)\s*(?=[(\[]?[A-I]\b|[(\[]?[A-I][^a-zA-Z])
+      | (?:选项|选择|选)\s*(?=[(\[]?[A-I]{1,5}\b)
+      | (?:正解|答え)\s*は | (?:정답|답)\s*은
       | \bfinal\s+(?:result|value)s?\s*(?:\s(?:is|are)\b|[:=])
       | \bfinal\s+(?:answer|result|value)s?\s*\n
       | \banswers?\s*\n
@@ -61,10 +62,11 @@ _CUE = re.compile(
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
 _VERDICT = re.compile(
     r"""
+    (?P<item>\b[A-I]\b)\s*(?:项|选项)?\s*(?:是)?(?:正确|对的) |
     (?:\b(?:option|choice|answer|statement)\s+)?
     (?P<answer>\(?\b[A-Ia-i]\b\)?(?:[.:)]?\s[^\n.]{1,80}?)??)
     ,?\s+(?:is|are|seems\sto\sbe|would\sbe|must\sbe)\s+(?:therefore\s+|thus\s+|also\s+)?
-    (?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|true)(?:\s+(?:answer|option|choice|one))?\b
+    (?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|better|true)(?:\s+(?:answer|option|choice|one))?\b
     """,
     re.VERBOSE,
 )
@@ -75,25 +77,22 @@ _CONDITION = re.compile(r"\b(?:[Ii]f|[Ww]hether|[Uu]nless)\b[^.\n]*$")
 _END = re.compile(r"\n|(?<=[a-z0-9)\]}°%*\"'])[.!](?=\s+[A-Z\"*(]|\s*$)")
 
 
-def spans(text: str) -> Iterator[Span]:
-    """Yield the spans of a response's answer part, the strongest claim first."""
-    text = window(text)
+def marked_spans(text: str) -> Iterator[Span]:
+    """Yield what is marked as the answer by form: tags, boxes, JSON; the strongest claim first."""
     yield from _tagged(text)
     for content in boxes(text):
         yield Span("boxed", content)
     yield from _json(text)
+
+
+def claimed_spans(text: str) -> Iterator[Span]:
+    """Yield what words claim to be the answer, the strongest claim first."""
+    text = window(text)
     yield from _cued(text)
     yield from _judged(text)
-    if len(text) <= MAX_SPAN and "\n" not in text.strip():
+    if 0 < len(text.strip()) <= MAX_SPAN and "\n" not in text.strip():
         yield Span("whole", text.strip())
     yield from _emphasised(text)
-
-
-def marked_spans(text: str) -> Iterator[Span]:
-    """Yield only what is marked as an answer by form: tags and boxes. For reasoning that never ended."""
-    yield from _tagged(text)
-    for content in boxes(text):
-        yield Span("boxed", content)
 
 
 def boxes(text: str) -> Iterator[str]:
@@ -122,7 +121,13 @@ def _braced(text: str, start: int) -> str | None:
             depth -= 1
             if depth == 0:
                 return text[opening + 1 : index]
-    return None
+    # Cut off inside the box, at the very end.
+    rest = text[opening + 1 :]
+    return rest.rstrip(" $.\n") if len(rest) <= MAX_OPEN_BOX and "\n" not in rest.strip() else None
+
+
+MAX_OPEN_BOX = 60
+"""Characters of a box that was never closed, at the end of a response."""
 
 
 def _tagged(text: str) -> Iterator[Span]:
@@ -143,7 +148,7 @@ def _json(text: str) -> Iterator[Span]:
     """Yield the short answer of a JSON object, read leniently: models put LaTeX and line breaks inside the strings."""
     if '"' not in text or ":" not in text:
         return
-    for found in list(_SHORT_ANSWER.finditer(text))[-2:][::-1]:
+    for found in list(_SHORT_ANSWER.finditer(window(text)))[-2:][::-1]:
         rest = found.string[found.end() : found.end() + 4 * MAX_SPAN]
         value = _json_value(rest)
         if value:
@@ -204,4 +209,4 @@ def _judged(text: str) -> Iterator[Span]:
     for found in reversed(list(_VERDICT.finditer(text))[-MAX_CUES:]):
         before = text[max(0, found.start() - 40) : found.start()]
         if not _NOT_BEFORE.search(before):
-            yield Span("verdict", found["answer"])
+            yield Span("verdict", found["answer"] or found["item"])

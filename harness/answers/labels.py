@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from ahabench.harness.answers.compare import squeezed
-from ahabench.harness.types import Item
+from ahabench.harness.types import AnswerType, Item
 
 Labels = tuple[str, ...]
 
@@ -62,7 +62,8 @@ def without_listing(text: str, item: Item) -> str:
     """Return the text without runs that print all the options in order: an echo of the question, not an answer."""
     if len(item.labels) < 2:
         return text
-    text = alphabet(item.labels).compact.sub(" ", text)
+    if item.answer_type is not AnswerType.CHOICES:
+        text = alphabet(item.labels).compact.sub(" ", text)
     found = [
         (next(filter(None, match.groups())).upper(), match.start(), match.end())
         for match in alphabet(item.labels).listed.finditer(text)

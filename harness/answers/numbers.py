@@ -26,14 +26,22 @@ class Quantity(NamedTuple):
     percent: bool = False
 
 
-_WORDS = {
+_UNITS = {
     word: number
     for number, word in enumerate(
         "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
+        "seventeen eighteen nineteen".split()
     )
-} | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
-_WORD_NUMBER = "|".join(sorted(_WORDS, key=len, reverse=True))
+}
+_TENS = {
+    word: 10 * number for number, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
+}
+_SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12, "dozen": 12.0}
+_SCALE = "|".join(_SCALES)
+_DIGIT_WORDS = "|".join(list(_UNITS)[1:10])
+_BELOW_TWENTY = "|".join(sorted(_UNITS, key=len, reverse=True))
+_WORD_NUMBER = rf"(?:(?:{'|'.join(_TENS)})(?:[- ](?:{_DIGIT_WORDS}))?|{_BELOW_TWENTY})"
+_WORDED = re.compile(rf"({_WORD_NUMBER})(?:[\s-]+({_SCALE}))?", re.IGNORECASE)
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 _PREFIX = re.compile(
     r"^(?:(?:is|are|was|about|approximately|approx\.?|around|roughly|nearly|exactly|equal to|equals|a total of|only"
@@ -44,19 +52,25 @@ _PREFIX = re.compile(
 _EQUATION = re.compile(r"=|≈|\\approx|\\simeq|\\sim|≃|≅")
 _PERCENT = re.compile(r"(?:\\?%|\bpercent\b|\bper cent\b)", re.IGNORECASE)
 _DEGREE = re.compile(r"\^\s*\{?\s*\\?circ\s*\}?|\\circ\b|\\degree\b|°|º|\bdegrees?\b", re.IGNORECASE)
-_UNIT = re.compile(
-    r"(?<=[\d\s)}\]πi²³½¼¾]){unit}$".replace(
-        "{unit}",
-        r"\s*(?:(?:square|cubic|sq\.?|cu\.?)\s*)?(?:[a-zA-Zμµ£€¥$¢]{1,14}\.?(?:\s*\^\s*\{?\s*-?\d\s*\}?|[²³]|(?<=[a-z])[23](?!\d))?"
-        r"(?:\s*/\s*[a-zA-Z]{1,8}(?:\s*\^\s*\{?\s*-?\d\s*\}?|[²³])?)?|[\u4e00-\u9fff]{1,4}[²³]?)(?:\s+[a-zA-Z]{1,14}){0,3}[.)]*",
-    )
+_NO_UNIT = (
+    r"(?!(?:or|and|to|plus|minus|times|over|by|than|from|in|is|are|of|if|when|hundred|thousand|million|billion)\b)"
 )
-_MATHS_WORD = re.compile(r"\\(?:pi|frac|dfrac|tfrac|sqrt|cdot|times|div)\b|(?:pi|π)$")
+_POWER = r"(?:\s*\^\s*\{?\s*-?\d\s*\}?|[²³]|(?<=[a-z])[23](?!\d))?"
+_SHORT_UNIT = r"[mgshlLVWNJKCFAΩ](?![a-zA-Z])"
+_LONG_UNIT = r"[a-zA-Zμµ]{2,14}\.?"
+_UNIT = re.compile(
+    rf"(?<=[\d\s)}}\]πi²³½¼¾])\s*(?:(?:square|cubic|sq\.?|cu\.?)\s*)?{_NO_UNIT}"
+    rf"(?:(?:{_SHORT_UNIT}|{_LONG_UNIT}|[£€¥$¢]){_POWER}(?:\s*/\s*[a-zA-Z]{{1,8}}{_POWER})?|[\u4e00-\u9fff]{{1,4}}[²³]?)"
+    rf"(?:\s+{_NO_UNIT}[a-zA-Z]{{1,14}}){{0,3}}[.)]*$"
+)
+_COUNTED = re.compile(rf"(?:\s+{_NO_UNIT}[a-zA-Z]{{1,14}}){{0,4}}\s*$")
+_SCALED = re.compile(rf"([-+]?{_PLAIN})\s*({_SCALE})\b", re.IGNORECASE)
 _DECIMAL = re.compile(r"^[-+]?(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.(\d+))?$")
 _FRACTION = rf"{_PLAIN}\s*/\s*{_PLAIN}"
 _NUMBER = re.compile(
-    rf"(?<![\w.{{\\])(?P<number>[-−]?\s?(?:{_FRACTION}|{_PLAIN}(?:\s*[×x*]\s*10\s*\^?\s*\{{?[-+−]?[\d⁰¹²³⁴-⁹⁻]+\}}?|[eE][-+]?\d{{1,3}})?))"
-    rf"(?![\d,]*\d)(?!\s*(?:[√π^]|\\(?:sqrt|frac|pi|cdot|times)))|\b(?P<word>{_WORD_NUMBER})\b",
+    rf"(?<![\w.{{\\])(?P<number>[-−]?\s?(?:{_FRACTION}|{_PLAIN}(?:\s*[×x*]\s*10\s*\^?\s*\{{?[-+−]?[\d⁰¹²³⁴-⁹⁻]+\}}?"
+    rf"|[eE][-+]?\d{{1,3}})?))(?![\d,]*\d)(?!:\d)(?!\s*(?:[√π^]|\\(?:sqrt|frac|pi|cdot|times)))"
+    rf"|\b(?P<word>{_WORD_NUMBER})\b",
     re.IGNORECASE,
 )
 
@@ -65,7 +79,7 @@ def quantity(text: str) -> Quantity | None:
     """Return the number that the text is, with its unit, currency, percent sign or "x =" taken off; else `None`."""
     if len(text) > MAX_QUANTITY:
         return None
-    text = unwrapped(unmarked(text)).strip(" \t\n.,:;!\"'`")
+    text = stripped(unwrapped(unmarked(text)))
     parts = _EQUATION.split(text)
     if len(parts) > 1:
         # "x = 3", "AB = 2\sqrt{3} ≈ 3.46": the exact form says more than its rounding.
@@ -77,17 +91,37 @@ def quantity(text: str) -> Quantity | None:
 
 
 def _bare(text: str) -> Quantity | None:
-    text = _PREFIX.sub("", text.strip()).strip(" \t\n.,:;!\"'`")
+    text = stripped(_PREFIX.sub("", text.strip()))
     if not text or len(text) > MAX_QUANTITY:
         return None
-    if text.lower() in _WORDS:
-        return Quantity(float(_WORDS[text.lower()]), 0)
+    worded = _WORDED.match(text)
+    if worded and _COUNTED.match(text, worded.end()):
+        return Quantity(_worth_of(worded), 0)
+    scaled = _SCALED.match(text)
+    if scaled and _COUNTED.match(text, scaled.end()):
+        value = evaluate(scaled[1])
+        return Quantity(value * _SCALES[scaled[2].lower()], 0) if value is not None else None
     percent = bool(_PERCENT.search(text))
     for candidate in _candidates(text, percent):
         value = evaluate(candidate)
         if value is not None and math.isfinite(value):
             return Quantity(value, _decimals(candidate), percent)
     return None
+
+
+def stripped(text: str) -> str:
+    """Return the text without blanks and punctuation around it; the point of ".5" and the "!" of "4!" stay."""
+    text = text.strip(" \t\n,:;\"'`").rstrip(" \t\n.,:;\"'`")
+    if text.startswith(".") and not text[1:2].isdigit():
+        text = text.lstrip(". ")
+    return text
+
+
+def _worth_of(worded: re.Match[str]) -> float:
+    """Return the value of a number in words."""
+    words = re.split(r"[- ]", worded[1].lower())
+    value = sum(_TENS[word] if word in _TENS else _UNITS[word] for word in words)
+    return float(value) * (_SCALES[worded[2].lower()] if worded[2] else 1.0)
 
 
 def _candidates(text: str, percent: bool) -> list[str]:
@@ -99,9 +133,6 @@ def _candidates(text: str, percent: bool) -> list[str]:
     bare = _UNIT.sub("", text).strip()
     if bare and bare != text:
         candidates.append(bare)
-    words = re.match(rf"^({_WORD_NUMBER})\b\s+[a-zA-Z ]{{1,40}}$", text, re.IGNORECASE)
-    if words:
-        candidates.append(str(_WORDS[words[1].lower()]))
     return candidates
 
 
@@ -117,8 +148,21 @@ def in_span(span: str) -> Quantity | None:
         return whole
     text = unwrapped(unmarked(span))
     found = mentions(text)
-    near = found and (found[0].start <= MAX_LEAD or _arrives(found[0], text[:MAX_SPAN_LEAD]))
+    if not found or _BOUND.search(text[: found[0].start][-MAX_SPAN_LEAD:]) or _EITHER.match(text, found[0].end):
+        return None
+    settled = [mention for mention in found if _EQUALS.search(text[max(0, mention.start - 20) : mention.start])]
+    if settled:
+        return settled[-1].quantity
+    near = found[0].start <= MAX_LEAD or _arrives(found[0], text[:MAX_SPAN_LEAD])
     return found[0].quantity if near else None
+
+
+_BOUND = re.compile(
+    r"\b(?:not|never|less|fewer|more|greater|least|most|over|under|above|below|between)\b|[<>≤≥±]|\\(?:[gl]eq?|pm|mp)\b",
+    re.I,
+)
+_EITHER = re.compile(r"\s*(?:or|and|to|,)\s*[-\d]")
+_EQUALS = re.compile(r"(?:=|≈|\bequals?|\bequal to|\bwhich is|\bi\.e\.,?|\bgives?)\s*$")
 
 
 class Mention(NamedTuple):
@@ -134,7 +178,9 @@ def mentions(text: str) -> list[Mention]:
     found = []
     for match in _NUMBER.finditer(text):
         if match["word"]:
-            found.append(Mention(Quantity(float(_WORDS[match["word"].lower()]), 0), match.start(), match.end()))
+            worded = _WORDED.match(match["word"])
+            if worded:
+                found.append(Mention(Quantity(_worth_of(worded), 0), match.start(), match.end()))
             continue
         written = match["number"].replace(" ", "").replace("−", "-")
         value = evaluate(re.sub(r"[×x*]", r"\\times ", written))
@@ -154,6 +200,12 @@ _ARRIVES = re.compile(
 _ASKS_YEAR = re.compile(
     r"\b(?:which|what)\s+(?:\w+\s+)?year\b|\bin (?:which|what) year\b|\bthe year\b[^.?]*\?", re.IGNORECASE
 )
+_ASKS_COUNT = re.compile(r"\bhow many\b|\bnumber of\b", re.IGNORECASE)
+_NOTHING = re.compile(r"\b(?:there (?:are|is|were|was)|has|have) no\b|\bnone\b", re.IGNORECASE)
+_SUPPOSES = re.compile(
+    r"(?:for example|for instance|suppose|assume|assuming|let's (?:say|assume)|e\.g\.)\b", re.IGNORECASE
+)
+_MARKER = re.compile(r"^\s*(?:\(?\d{1,2}[.)]|step \d{1,2}[:.])\s+(?=\S)", re.IGNORECASE)
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -163,10 +215,15 @@ def in_prose(text: str, question: str = "") -> Quantity | None:
     Sentences that decline to answer are passed over. Numbers that only repeat the question's count where there are no
     others, and a question that asks for a year is answered by a year.
     """
-    parts = [unwrapped(part) for part in sentences(unmarked(text))[-MAX_SENTENCES:] if not UNANSWERED.search(part)]
+    every = [_MARKER.sub("", unwrapped(part)) for part in sentences(unmarked(text))[-MAX_SENTENCES:]]
+    parts = [part for part in every if not UNANSWERED.search(part) and not _SUPPOSES.match(part)]
+    if not parts or UNANSWERED.search(every[-1]):
+        return None
     given = {float(digits) for digits in _DIGITS.findall(question[:MAX_QUESTION])}
     asks_year = bool(_ASKS_YEAR.search(question[:MAX_QUESTION]))
     with_numbers = [(part, found) for part in parts if (found := _worth(mentions(part), part, given, asks_year))]
+    if _ASKS_COUNT.search(question[:MAX_QUESTION]) and _NOTHING.search(parts[-1]):
+        return Quantity(0.0, 0)
     if not with_numbers:
         return None
     concluding = [pair for pair in with_numbers if CONCLUDES.search(pair[0])]
@@ -188,6 +245,11 @@ def _arrives(mention: Mention, text: str) -> bool:
 
 def _settled(text: str, found: list[Mention]) -> Quantity:
     """Return the number after the last copula or equals sign, else the last number."""
+    colon = text.find(":")
+    # "2 are left: 1 cube and 1 sphere": the total stands before its parts.
+    before = [mention for mention in found if mention.end <= colon and _arrives(mention, text)]
+    if before and len(found) - len(before) > 1:
+        return before[-1].quantity
     for mention in reversed(found):
         if _arrives(mention, text):
             return mention.quantity

@@ -9,7 +9,7 @@ from rapidfuzz import fuzz
 from ahabench.harness.answers import numbers
 from ahabench.harness.answers.compare import close, number, same_content, squeezed
 from ahabench.harness.answers.labels import Labels, alphabet, contents, without_listing
-from ahabench.harness.answers.statements import by_restatement
+from ahabench.harness.answers.statements import DENIES, by_restatement, content_words
 from ahabench.harness.answers.text import CONCLUDES, UNANSWERED, sentences, unmarked, unwrapped
 from ahabench.harness.types import AnswerType, Item
 
@@ -28,12 +28,13 @@ _NONE_OPTION = re.compile(
 )
 _NONE_SAID = re.compile(
     r"\b(?:none|neither) of (?:the|these|them|those)\b|\bno correct (?:answer|option|choice)\b|\bnot (?:listed|among)\b"
+    r"|\bnot one of the (?:options|choices|answers)\b"
     r"|^none\b|\bno such\b",
     re.IGNORECASE,
 )
 _NEGATED = re.compile(
     r"\b(?:not|isn't|aren't|neither|nor|incorrect|wrong|eliminated?|exclude[ds]?|rather than|instead of|unlike"
-    r"|except)\b[^.,;]{0,30}$",
+    r"|except|than)\b[^.,;]{0,30}$",
     re.IGNORECASE,
 )
 _REFUTED = re.compile(
@@ -45,11 +46,17 @@ _REVISED = re.compile(
 )
 
 
+MAX_REPEATED = 200
+MANY = 3
+"""Options that prose names without choosing: then it chose none."""
+
+
 def in_span(span: str, item: Item) -> Labels | None:
     """Return the labels that a span claims: by label, by an option's content, by its value, or nearly so."""
     text = unwrapped(unmarked(without_listing(span, item))).strip(" \t\n:;,.*\"'")
     if not text:
-        return None
+        # Every option at once chooses none.
+        return item.labels if span.strip() else None
     return (
         stated(text, item)
         or _affirmed(text, item)
@@ -72,6 +79,10 @@ def stated(text: str, item: Item) -> Labels | None:
 
 def _by_label(text: str, item: Item) -> Labels | None:
     patterns = alphabet(item.labels)
+    tokens = re.findall(r"\w+", text[:MAX_REPEATED])
+    if len(tokens) >= MANY and tokens.count(tokens[0]) * 3 >= len(tokens) * 2 and _known(tokens[:1], item):
+        # A model that fell into a loop: "c. c. c. c."
+        return _known(tokens[:1], item)
     alone = patterns.alone.match(text)
     if alone:
         return _known([alone[1]], item)
@@ -84,17 +95,28 @@ def _by_label(text: str, item: Item) -> Labels | None:
         return _known(list(text), item)
     enclosed = patterns.enclosed.match(text)
     if enclosed:
-        return _known([enclosed[1]], item)
+        listed = _labels(text, item)
+        if len(listed) > 1 and listed == [label.upper() for label in item.labels[: len(listed)]]:
+            return _known(listed, item)
+        return None if _DENIED.match(enclosed[2]) else _known([enclosed[1]], item)
     marked = patterns.marked.match(text)
     if marked and (marked[1] in item.labels or _says(marked[2], item, marked[1])):
         return _known([marked[1]], item)
     followed = patterns.followed.match(text)
     if followed:
         label, rest = followed[1] or followed[2], followed[3]
+        if _DENIED.match(rest):
+            return None
         article = label in {"A", "I"} and followed[1] is None
         if _says(rest, item, label) or not (article or _names_other(rest, item, label)):
             return _known([label], item)
     return None
+
+
+_DENIED = re.compile(
+    r"(?:is|are|was|seems|cannot be|can't be|isn't)\s+(?:not|incorrect|wrong|false|eliminated|ruled out)\b"
+    r"|(?:isn't|can't|cannot)\b"
+)
 
 
 def _says(rest: str, item: Item, label: str) -> bool:
@@ -123,7 +145,19 @@ def by_content(text: str, item: Item) -> Labels | None:
     options = contents(item)
     if not options:
         return None
-    return _by_exact_content(text, item) or _contained(text, options) or _nearly(text, options)
+    return (
+        _by_exact_content(text, item)
+        or _contained(text, options)
+        or _nearly(text, options)
+        or _same_words(text, options)
+    )
+
+
+def _same_words(text: str, options: list[tuple[str, str]]) -> Labels | None:
+    """Return the one option that has just the content words of a short text."""
+    said = content_words(text)
+    found = [label for label, content in options if said and content_words(content) == said]
+    return (found[0],) if len(found) == 1 else None
 
 
 def _by_exact_content(text: str, item: Item) -> Labels | None:
@@ -153,14 +187,21 @@ def _by_value(text: str, options: list[tuple[str, str]]) -> str | None:
 def _contained(text: str, options: list[tuple[str, str]]) -> Labels | None:
     """Return the one option that the text quotes; a longer quotation hides a shorter one inside it."""
     padded = _padded(text)
+    formula = bool(_FORMULA.search(text))
     found = []
     for label, content in sorted(options, key=lambda pair: -len(_padded(pair[1]))):
         needle = _padded(content)
-        if len(needle) <= 2 or needle not in padded:
+        if len(needle) <= 2 or needle not in padded or (formula and not _WORD.search(needle)):
             continue
-        found.append(label)
+        if not all(_DENYING.search(before) for before in padded.split(needle)[:-1]):
+            found.append(label)
         padded = padded.replace(needle, " \0 ")
     return (found[0],) if len(found) == 1 else None
+
+
+_FORMULA = re.compile(r"\\[a-z]+|[/^_=]")
+_WORD = re.compile(r"[a-z]{3,}")
+_DENYING = re.compile(r" (?:not|isn t|aren t|never|than)(?: \w{1,3})?$")
 
 
 @lru_cache(maxsize=65_536)
@@ -214,20 +255,45 @@ def in_prose(text: str, item: Item) -> Labels | None:
         found = _affirmed(sentence, item, arriving=True) or _by_none(sentence, item)
         if found:
             return found
-        if UNANSWERED.search(sentence):
+        if UNANSWERED.search(sentence) or _NONE_SAID.search(sentence):
             return None
     for sentence in reversed(parts):
         found = _affirmed(sentence, item, arriving=True)
         if found:
             return found
+    named = _everywhere(parts, item)
+    if named and len(named) >= MANY:
+        return named
     for sentence in [*closing, *parts[:1]]:
+        if _REJECTS.search(sentence):
+            continue
         found = _affirmed(sentence, item) or by_content(sentence, item) or _by_arrival(sentence, item)
         if found:
             return found
-    return _everywhere(parts, item) or _bare(closing, item) or by_restatement([*parts[:1], *closing], item)
+    return (
+        named
+        or _bare(closing, item)
+        or by_restatement([*parts[:1], *closing], item)
+        or _by_words([*parts[:1], *closing], item)
+    )
 
 
-_CONDITIONAL = re.compile(r"[Ii]f\b.*\b(?:then|the (?:correct )?(?:answer|option))\b|[Oo]therwise\b", re.DOTALL)
+def _by_words(parts: Sequence[str], item: Item) -> Labels | None:
+    """Return the one option all of whose content words a sentence has, in whatever form, without denying it."""
+    options = [(label, words) for label, content in contents(item) if len(words := content_words(content)) > 0]
+    for sentence in parts:
+        said = content_words(sentence)
+        found = [label for label, words in options if words <= said]
+        if len(found) == 1 and not DENIES.search(sentence):
+            return (found[0],)
+    return None
+
+
+_CONDITIONAL = re.compile(r"[Ii]f\b.*\bthe (?:correct )?(?:answer|option)\b|[Oo]therwise\b", re.DOTALL)
+_REJECTS = re.compile(
+    r"\bnot (?:an|one of the) (?:options?|choices?)\b|\b(?:cannot|can't) be (?:selected|chosen)\b"
+    r"|\bnot (?:an? )?(?:appropriate|viable)\b"
+)
 
 
 def _everywhere(parts: Sequence[str], item: Item) -> Labels | None:
@@ -296,6 +362,7 @@ def _bare(parts: Sequence[str], item: Item) -> Labels | None:
             match[1]
             for match in pattern.finditer(sentence)
             if not (match[1] in {"A", "I"} and re.match(r"\s+[a-z]", sentence[match.end() :]))
+            and not _NEGATED.search(sentence[max(0, match.start() - 40) : match.start()])
         ]
         if labels:
             return _known(labels, item)

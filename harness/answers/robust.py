@@ -6,9 +6,18 @@ from typing import NamedTuple
 
 from ahabench.harness.answers import compare as same
 from ahabench.harness.answers import numbers, options, symbolic
-from ahabench.harness.answers.extract import Span, marked_spans, spans
+from ahabench.harness.answers.extract import Span, claimed_spans, marked_spans
 from ahabench.harness.answers.labels import Labels, contents, without_listing
-from ahabench.harness.answers.text import answer_part, clean, own_words, unwrapped, window, without_echo
+from ahabench.harness.answers.text import (
+    UNANSWERED,
+    answer_part,
+    clean,
+    finished,
+    own_words,
+    unwrapped,
+    window,
+    without_echo,
+)
 from ahabench.harness.answers.words import is_statement, same_words
 from ahabench.harness.types import AnswerType, Item, Response, Scorer, Status, Verdict
 
@@ -38,6 +47,8 @@ class Attempt(NamedTuple):
 
 def read(item: Item, response: Response) -> Verdict:
     """Return the verdict on a response: the first span that can be read decides."""
+    if item.gold is None:
+        return Verdict(status=Status.ERROR, rule="gold-withheld")
     unread: Attempt | None = None
     steps = attempts(item, response)
     while True:
@@ -49,7 +60,7 @@ def read(item: Item, response: Response) -> Verdict:
             break
         if attempt.extracted is not None:
             return _verdict(attempt)
-        if attempt.extractor == "final" or _is_foreign(attempt, item):
+        if attempt.extractor == "final" or _is_foreign(attempt, item) or _is_ambiguous(attempt, item):
             return Verdict(
                 status=Status.WRONG, extracted=attempt.span[:SHORT], rule=f"{attempt.extractor}/{attempt.comparison}"
             )
@@ -65,8 +76,23 @@ def _is_foreign(attempt: Attempt, item: Item) -> bool:
     return bool(item.choices) and attempt.extractor in {"tag", "boxed", "cue"} and same.number(attempt.span) is not None
 
 
+def _is_ambiguous(attempt: Attempt, item: Item) -> bool:
+    """Whether a claimed answer has digits but is not one number: "4 or 5", "more than 4"."""
+    numeric = item.answer_type in {AnswerType.INTEGER, AnswerType.FLOAT}
+    return (
+        numeric
+        and attempt.extractor in {"tag", "boxed", "json", "cue"}
+        and bool(_SHORT_WITH_DIGITS.match(attempt.span))
+    )
+
+
+_SHORT_WITH_DIGITS = re.compile(r"[^\d\n]{0,20}\d[^\n]{0,30}$")
+
+
 def compare(item: Item, extracted: str) -> Verdict:
     """Return the verdict on an answer that somebody else read out of a response."""
+    if item.gold is None:
+        return Verdict(status=Status.ERROR, rule="gold-withheld")
     try:
         attempt = _attempt(Span("extraction", clean(extracted)), item)
     except symbolic.Timeout:
@@ -81,13 +107,19 @@ def attempts(item: Item, response: Response) -> Iterator[Attempt]:
     text = clean(response.text or "")
     part, closed = answer_part(text)
     part = own_words(part)
-    if item.choices or item.labels:
-        part = without_listing(without_echo(part, item.question), item)
     truncated = response.finish_reason == "length"
-    for span in marked_spans(part) if truncated and not closed else spans(part):
+    for span in marked_spans(part):
         yield _attempt(span, item)
+    if truncated and not closed:
+        return
+    if item.labels:
+        part = without_listing(without_echo(part, item.question), item)
+    for span in claimed_spans(part):
+        # What was cut off is no whole.
+        if not (truncated and span.extractor == "whole"):
+            yield _attempt(span, item)
     if not truncated and part.strip():
-        yield from _prose(window(part), item)
+        yield from _prose(finished(window(part)), item)
 
 
 def _verdict(attempt: Attempt) -> Verdict:
@@ -109,6 +141,8 @@ def _attempt(span: Span, item: Item) -> Attempt:
         case AnswerType.LIST:
             return _listed(span, item)
         case AnswerType.TEXT:
+            if _declines(span):
+                return Attempt(span.extractor, span.text, None, "declined", False)
             correct = same_words(span.text, item.gold or "")
             return Attempt(span.extractor, span.text, span.text, "words", correct)
         case AnswerType.EXPRESSION:
@@ -181,9 +215,9 @@ def _listed(span: Span, item: Item) -> Attempt:
 def _expressed(span: Span, item: Item) -> Attempt:
     # MathVerse prints one gold twice, on two lines.
     text, gold = ("\n".join(dict.fromkeys(part.split("\n"))) for part in (span.text.strip(), item.gold or ""))
-    if not text:
-        return Attempt(span.extractor, span.text, None, "nothing", False)
-    for candidate in _candidates(text):
+    if not text or _declines(span):
+        return Attempt(span.extractor, span.text, None, "nothing" if not text else "declined", False)
+    for candidate in _candidates(text, whole=span.extractor in _STATED):
         rule = _equal(candidate, gold)
         if rule:
             return Attempt(span.extractor, span.text, candidate, rule, True)
@@ -193,13 +227,18 @@ def _expressed(span: Span, item: Item) -> Attempt:
     return Attempt(span.extractor, span.text, text if readable else None, "no rule makes them equal", False)
 
 
-def _candidates(text: str) -> Iterator[str]:
+def _declines(span: Span) -> bool:
+    return span.extractor in {"whole", "cue", "final"} and bool(UNANSWERED.search(span.text))
+
+
+def _candidates(text: str, *, whole: bool) -> Iterator[str]:
+    """Yield what a span may mean; only a sentence is searched for the formula or number in it."""
     yield text
-    if found := re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", text):
-        yield next(filter(None, found[-1]))
-    number = numbers.in_span(text)
-    if number is not None:
-        yield f"{number.value:.12g}"
+    found = None if whole else numbers.in_span(text)
+    if not whole and (formulas := re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", text)):
+        yield next(filter(None, formulas[-1]))
+    if found is not None:
+        yield f"{found.value:.12g}"
 
 
 def _equal(extracted: str, gold: str) -> str | None:
@@ -210,18 +249,23 @@ def _equal(extracted: str, gold: str) -> str | None:
     if said is not None and wanted is not None:
         return "same number" if same.same_number(said, wanted) else None
     first, second = same.elements(extracted), same.elements(gold)
-    if first is not None and second is not None and same.same_elements(first, second):
+    if (
+        first is not None
+        and second is not None
+        and same.same_elements(first, second)
+        and same.same_ends(extracted, gold)
+    ):
         return "same elements"
     if "=" in extracted or "=" in gold:
         sides = unwrapped(extracted).split("=")[-1], unwrapped(gold).split("=")[-1]
         if same.same_content(*sides):
             return "same right side"
-    return "same words" if same_words(extracted, gold) else None
+    return "same words" if is_statement(gold) and same_words(extracted, gold) else None
 
 
 def _same_symbols(extracted: str, gold: str) -> bool:
     """Whether computer algebra finds them equal. Two plain numbers are settled without it."""
-    first, second = (same.mended(unwrapped(clean(text))) for text in (extracted, gold))
+    first, second = (same.in_latex(same.mended(unwrapped(clean(text)))) for text in (extracted, gold))
     if (same.number(first) is not None and same.number(second) is not None) or is_statement(second):
         return False
     return symbolic.comparable(first) and symbolic.comparable(second) and symbolic.equivalent(second, first)

@@ -9,7 +9,7 @@ from ahabench.harness.answers.text import UNANSWERED
 from ahabench.harness.types import Item
 
 _TRUE_FALSE = {"yes": True, "true": True, "no": False, "false": False}
-_NOT = re.compile(r"\b(?:not|no|never|neither|none|nor|cannot)\b|n't\b", re.IGNORECASE)
+DENIES = re.compile(r"\b(?:not|no|never|neither|none|nor|cannot)\b|n't\b", re.IGNORECASE)
 _OPPOSITES = {
     "more": "less", "fewer": "more", "less": "more", "greater": "less", "smaller": "larger", "larger": "smaller",
     "higher": "lower", "lower": "higher", "taller": "shorter", "shorter": "taller", "longer": "shorter",
@@ -19,7 +19,8 @@ _OPPOSITES = {
 }  # fmt: skip
 _EMPTY = frozenset(
     "a an the is are was were be been do does did can could will would has have had of in on at to than that this "
-    "there it its by for from and or as with image picture figure photo based any".split()
+    "there it its may might likely also he she they by for from and or as with image picture figure photo based any "
+    "number numbers answer value only option".split()
 )
 SHARED = 0.7
 """Share of a yes/no question's content words that a sentence must repeat to be its restatement."""
@@ -30,18 +31,38 @@ def by_restatement(parts: Sequence[str], item: Item) -> Labels | None:
     sides = {
         _TRUE_FALSE[squeezed(content)]: label for label, content in contents(item) if squeezed(content) in _TRUE_FALSE
     }
-    asked = _content_words(item.question[-600:])
+    asked = content_words(item.question[-600:])
     if len(sides) != 2 or not asked:
         return None
     for sentence in parts:
-        said = _content_words(sentence)
+        said = content_words(sentence)
         turned = {word for word in asked if _OPPOSITES.get(word) in said and word not in said}
         if len((asked & said) | turned) / len(asked) < SHARED or UNANSWERED.search(sentence):
             continue
-        affirmed = (len(turned) % 2 == 0) == (bool(_NOT.search(sentence)) == bool(_NOT.search(item.question[-600:])))
+        denied = bool(DENIES.search(sentence)) != bool(DENIES.search(item.question[-600:]))
+        affirmed = (len(turned) + denied + _is_swapped(item.question[-600:], sentence)) % 2 == 0
         return (sides[affirmed],)
     return None
 
 
-def _content_words(text: str) -> set[str]:
-    return {word.rstrip("s") for word in re.findall(r"[a-z0-9]+", text.casefold())} - _EMPTY
+def content_words(text: str) -> frozenset[str]:
+    """Return the words of a text that carry meaning, in lower case, without their commonest endings."""
+    words = re.findall(r"[^\W_]+(?:\.\d+)?", text.casefold())
+    return frozenset(_ENDING.sub("", word) if len(word) > MIN_STEM else word for word in words if word not in _EMPTY)
+
+
+MIN_STEM = 4
+"""Letters up to which a word is left whole."""
+_ENDING = re.compile(r"(?:ing|ies|es|ed|s|y|e)$")
+
+
+def _is_swapped(asked: str, said: str) -> bool:
+    """Whether a comparison names its two sides the other way round than the question."""
+    first, second = (re.split(r"\bthan\b", text, maxsplit=1, flags=re.IGNORECASE) for text in (asked, said))
+    if len(first) < 2 or len(second) < 2:
+        return False
+    left, right = content_words(first[0][-200:]), content_words(first[1][:200])
+    only_left, only_right = left - right, right - left
+    here = content_words(second[0][-200:])
+    there = content_words(second[1][:200])
+    return len(here & only_right) + len(there & only_left) > len(here & only_left) + len(there & only_right)

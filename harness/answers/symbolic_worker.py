@@ -21,6 +21,8 @@ def main() -> None:
         found: list[Any] = parse(f"${text}$", configs, parsing_timeout=None, raise_on_error=False)
         return found
 
+    # The first comparison imports half of sympy, which is no part of anybody's deadline.
+    verify(parsed("x+1"), parsed("1+x"), timeout_seconds=None)
     print("ready", flush=True)
     for line in sys.stdin:
         gold, answer = json.loads(line)

@@ -73,7 +73,8 @@ UNANSWERED = re.compile(
     r"|\b(?:insufficient|not enough|more|additional|further|without|missing|lacks?|lacking)"
     r"\s+(?:\w+\s+){0,3}?(?:information|data|context|details)\b"
     r"|\b(?:is|are|remains?)\s+(?:unknown|undefined|not (?:given|provided|specified|known|clear))\b"
-    r"|\bdoes not (?:provide|give|specify|exist)\b",
+    r"|\b(?:question|image|problem|text|solution|context|figure|graph) (?:does not|doesn't) (?:provide|give|specify)\b"
+    r"|\bdoes not exist\b|\bno (?:\w+ )?information\b|\bplease provide\b",
     re.IGNORECASE,
 )
 """Words that decline to answer."""
@@ -81,8 +82,16 @@ UNANSWERED = re.compile(
 
 def clean(text: str) -> str:
     """Return the text with full-width and typographic characters in their ASCII form, without special tokens."""
-    text = text.translate(_CHARACTERS)
+    if not text.isascii():
+        # Chinese, Japanese and Korean write "答案是B。" without blanks, and a letter there is no word's boundary.
+        text = _SCRIPT_CHANGE.sub(" ", text.translate(_CHARACTERS))
+    else:
+        text = text.replace("\0", "").replace("\r", "\n")
     return _SPECIAL_TOKENS.sub("", text) if "<" in text else text
+
+
+_EAST_ASIAN = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_SCRIPT_CHANGE = re.compile(f"(?<=[A-Za-z0-9)])(?=[{_EAST_ASIAN}])|(?<=[{_EAST_ASIAN}])(?=[A-Za-z0-9(])")
 
 
 def answer_part(text: str) -> tuple[str, bool]:
@@ -105,6 +114,18 @@ def window(text: str) -> str:
     return text if len(text) <= 2 * WINDOW else text[:WINDOW] + "\n" + text[-WINDOW:]
 
 
+def finished(text: str) -> str:
+    """Return a long text without a last line that breaks off: what was not said to the end concludes nothing."""
+    if len(text) < LONG or text.rstrip()[-1:] in _CLOSERS:
+        return text
+    return text[: max(text.rfind("\n"), text.rfind(". ")) + 1] or text
+
+
+LONG = 1_500
+"""Characters from which a missing full stop means that a response broke off."""
+_CLOSERS = tuple(".!?)]}\"'*$`|>%")
+
+
 def unmarked(text: str) -> str:
     """Return the text without Markdown emphasis, code ticks and heading signs."""
     return _MARKUP.sub("", text)
@@ -113,6 +134,7 @@ def unmarked(text: str) -> str:
 def unwrapped(text: str) -> str:
     r"""Return LaTeX without fonts, spacing and delimiters: "\text{(B)}\ $5$" becomes "(B) 5"."""
     if "\\" in text or "~" in text:
+        text = text.replace("\\$", "$")
         for _ in range(3):
             text, count = _WRAPPER.subn(r" \1 ", text)
             if not count:
@@ -124,8 +146,10 @@ def unwrapped(text: str) -> str:
 
 def own_words(text: str) -> str:
     """Return the text up to where a model goes on to write another question of its own."""
-    found = _NEXT_QUESTION.search(text)
-    return text[: found.start()] if found and text[: found.start()].strip() else text
+    for found in _NEXT_QUESTION.finditer(text):
+        if text[: found.start()].strip():
+            return text[: found.start()]
+    return text
 
 
 _NEXT_QUESTION = re.compile(
@@ -158,4 +182,4 @@ def sentences(text: str) -> list[str]:
     return [part for part in (raw.strip() for raw in _SENTENCE_END.split(text)) if part]
 
 
-_SENTENCE_END = re.compile(r"\n+|(?<=[.!?])(?<!\b[A-Za-z]\.)\s+(?=[^\s\d])|(?<=[.!?])\s{2,}")
+_SENTENCE_END = re.compile(r"\n+|(?<=[.!?])(?<!\b[A-Za-z]\.)\s++(?=[^\d])|(?<=[.!?])\s{2,}+")

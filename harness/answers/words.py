@@ -2,7 +2,7 @@
 
 import re
 
-from ahabench.harness.answers.compare import elements, number, same_content, same_elements, squeezed
+from ahabench.harness.answers.compare import elements, number, same_content, same_elements
 from ahabench.harness.answers.text import unmarked, unwrapped
 
 MAX_ANSWER = 120
@@ -53,5 +53,10 @@ def _short(token: str) -> str:
 
 
 def is_statement(text: str) -> bool:
-    """Whether the text is words rather than a formula: what a gold of type TEXT looks like."""
-    return bool(re.fullmatch(r"[A-Za-z][A-Za-z' ,.;-]*", squeezed(text)))
+    """Whether a text is words, with perhaps a number among them, and no formula."""
+    plain = unwrapped(unmarked(text))
+    return bool(_REAL_WORD.search(plain)) and not _FORMULA.search(plain)
+
+
+_REAL_WORD = re.compile(r"[^\W\d_]{3,}")
+_FORMULA = re.compile(r"[\\^_=<>≤≥+*/|{}]|(?<![^\W\d_])-|-(?=\d)|\d[a-zA-Z]\b|\b[a-zA-Z]\s*-\s*\w\b")

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ahabench.harness.checkpoint import Checkpoint, Kind
@@ -56,13 +57,13 @@ def load_front(checkpoint: Checkpoint, *, images: bool, trust_remote_code: bool)
     marks = ("processor_config.json", "preprocessor_config.json") if images else ("tokenizer_config.json",)
     if checkpoint.base is not None and any((checkpoint.path / mark).is_file() for mark in marks):
         folder = str(checkpoint.path)
+    if images and not any(Path(folder, mark).is_file() for mark in marks):
+        raise EngineError(f"{checkpoint.name} has no image processor: {folder} lacks preprocessor_config.json")
     loader: Any = AutoProcessor if images else AutoTokenizer
     with _failures(checkpoint):
         front = loader.from_pretrained(folder, trust_remote_code=trust_remote_code, **options)
     if images and not hasattr(front, "image_processor"):
-        raise EngineError(
-            f"{checkpoint.name} has no image processor: preprocessor_config.json is missing from {folder}"
-        )
+        raise EngineError(f"{checkpoint.name} has no image processor but a {type(front).__name__}")
     tokenizer = front.tokenizer if images else front
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
@@ -124,7 +125,12 @@ def load_model(checkpoint: Checkpoint, *, images: bool, dtype: Any, device: str,
     loader = library.AutoModelForImageTextToText if images else library.AutoModelForCausalLM
     with _failures(checkpoint):
         model, report = loader.from_pretrained(
-            folder, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **options
+            folder,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to name them: they are refused below
+            **options,
         )
     _check_complete(checkpoint, report)
     own = model.generation_config
@@ -191,6 +197,5 @@ def _failures(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    """Return the first line of an error that says something, cut to a readable length."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0][:300]
+    """Return an error on one line of readable length."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

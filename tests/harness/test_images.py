@@ -95,12 +95,10 @@ def test_what_is_half_transparent_is_mixed_with_white() -> None:
     assert pixels(encoded(in_row("RGBA", (0, 0, 0, 128)))) == [(127, 127, 127)]
 
 
-@pytest.mark.xfail(reason="decode() returns RGB images as they are, also where PNG makes one colour transparent")
 def test_a_colour_that_a_png_makes_transparent_is_white() -> None:
     assert pixels(encoded(in_row("RGB", RED, BLUE), transparency=BLUE)) == [RED, WHITE]
 
 
-@pytest.mark.xfail(reason="Pillow clips 16-bit grey at 255 where decode() converts it, which leaves nearly all white")
 def test_sixteen_bits_of_grey_become_eight() -> None:
     # 32768 / 65535 * 255 = 127.5
     assert pixels(encoded(in_row("I;16", 0, 32768)))[1][0] in {127, 128}
