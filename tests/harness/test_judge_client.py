@@ -120,7 +120,7 @@ def test_a_reply_slower_than_the_timeout_is_a_failure_that_says_so(serve: Serve)
         ask(server.url, timeout_s=0.3)
     asleep.set()
     # 0.6 s to try in: attempts at 0 s and 0.55 s.
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 4
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def test_a_reply_that_drips_for_ever_is_a_failure(status: str) -> None:
         pytest.raises(UnreachableError, match=r"no reply within 0\.2 s"),
     ):
         ask(url, timeout_s=0.2)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4
 
 
 # Garbage.

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ahabench.harness.errors import UsageError
-from ahabench.harness.manifest import EngineRecord, JudgeRecord, ModelRecord, PromptRecord, SamplingRecord, TaskRecord
 from ahabench.harness.runlog import (
-    Manifest,
     ResponseLog,
     parse_response,
-    read_manifest,
     read_responses,
     read_rows,
-    write_manifest,
     write_metrics,
     write_responses,
     write_verdicts,
@@ -49,11 +43,6 @@ def write_log(path: Path, *responses: Response) -> bytes:
 def write_lines(path: Path, *rows: Any) -> Path:
     path.write_bytes(b"".join(row if isinstance(row, bytes) else json.dumps(row).encode() + b"\n" for row in rows))
     return path
-
-
-def run_python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 # Appending.
@@ -183,93 +172,6 @@ def test_the_prompts_digests_come_back(tmp_path: Path) -> None:
     write_lines(path, {"item_id": "1", "response": "x", "prompt_sha256": "cd"}, {"item_id": "2", "response": "y"})
     with ResponseLog(path) as log:
         assert dict(log.prompts) == {("1", 0): "cd", ("2", 0): None}
-
-
-# Other processes, and disks that refuse.
-
-_OPEN_IT = """
-import sys
-from pathlib import Path
-from ahabench.harness.errors import UsageError
-from ahabench.harness.runlog import ResponseLog
-try:
-    ResponseLog(Path(sys.argv[1])).close()
-    print("opened")
-except UsageError as error:
-    print(error)
-"""
-
-
-def test_a_second_process_is_refused_until_the_first_has_closed(tmp_path: Path) -> None:
-    path = tmp_path / "responses.jsonl"
-    with ResponseLog(path) as log:
-        log.append(text("1"), None)
-        assert "is being written by another process" in run_python(_OPEN_IT, path).stdout
-    assert run_python(_OPEN_IT, path).stdout == "opened\n"
-
-
-def test_a_log_that_could_not_be_opened_holds_no_lock(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "responses.jsonl", b"{oops}\n", {"item_id": "1", "response": "x"})
-    with pytest.raises(UsageError):
-        ResponseLog(path)
-    path.unlink()
-    ResponseLog(path).close()
-
-
-# Appends rows of 5,000 bytes until the disk refuses; prints how many append() confirmed, then the error.
-_FILL = """
-import resource, sys
-from pathlib import Path
-from ahabench.harness.errors import UsageError
-from ahabench.harness.runlog import ResponseLog
-from ahabench.harness.types import Response
-if len(sys.argv) > 2:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-log = ResponseLog(Path(sys.argv[1]))
-for number in range(1000):
-    try:
-        log.append(Response(item_id=str(number), text="x" * 5000), None)
-    except UsageError as error:
-        print(number)
-        print(error)
-        print(len(Path(sys.argv[1]).read_bytes().split(b"\\n")) - 1, Path(sys.argv[1]).read_bytes()[-1:])
-        sys.exit()
-"""
-
-
-def test_a_file_that_may_not_grow_keeps_whole_rows_and_can_be_gone_on_with(tmp_path: Path) -> None:
-    path = tmp_path / "responses.jsonl"
-    confirmed, message, state = run_python(_FILL, path, "23000").stdout.splitlines()
-    # Four rows of 5,000 and some bytes fit into 23,000, and the fifth is cut by the kernel in the middle.
-    assert confirmed == "4"
-    assert "the disk is full" in message
-    assert "run the same command again to go on" in message
-    assert state == r"4 b'\n'"
-    write_log(path, text("4"))
-    assert [response.item_id for response in read_responses(path)] == ["0", "1", "2", "3", "4"]
-
-
-def test_a_full_disk_keeps_whole_rows(tmp_path: Path) -> None:
-    script = 'mount -t tmpfs -o size=64k none "$1" && exec "$2" -c "$3" "$1/responses.jsonl"'
-    arguments = ["sh", str(tmp_path), sys.executable, _FILL]
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except FileNotFoundError:
-        pytest.skip("needs unshare(1)")
-    if done.returncode != 0 and ("unshare" in done.stderr or "mount" in done.stderr):
-        pytest.skip(f"this system lets nobody mount a small disk: {done.stderr.strip()}")
-    confirmed, message, state = done.stdout.splitlines()
-    assert 0 < int(confirmed) < 14  # 14 rows of 5,000 bytes would be more than 64 KiB
-    assert "the disk is full" in message
-    assert "No space left on device" in message
-    assert state == rf"{confirmed} b'\n'"
-
-
-def test_a_folder_that_cannot_be_made_is_an_error_with_the_path(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"file/responses\.jsonl cannot be written"):
-        ResponseLog(tmp_path / "file" / "responses.jsonl")
 
 
 # Reading anybody's JSONL.
@@ -412,87 +314,3 @@ def test_responses_of_a_file_become_a_runs_rows(tmp_path: Path) -> None:
 def test_parse_response_names_the_line_that_it_was_given() -> None:
     with pytest.raises(UsageError, match=r"^some/file\.jsonl:12 has no 'response'"):
         parse_response({"item_id": "1"}, Path("some/file.jsonl"), 12)
-
-
-# The manifest.
-
-FULL = Manifest(
-    status="complete",
-    model=ModelRecord(name="org/m", weights_digest="commit:ab", revision="ab", adapter="", text_only=False),
-    engine=EngineRecord(name="transformers", version="5.23.0", device="cpu", dtype="float32"),
-    sampling=SamplingRecord(max_new_tokens=2048, temperature=0.01, top_p=0.001, top_k=1, samples=1, seed=0),
-    system_prompt="You are VL-Thinking🤔",
-    tasks={
-        "mathvista": TaskRecord(
-            split="testmini", data_digest="cd", n_items=1000, prompt=PromptRecord(style="think", version=1)
-        )
-    },
-    judge=JudgeRecord(model="reader", url="http://127.0.0.1:1/v1"),
-    packages={"torch": "2.15.0"},
-)
-
-
-def test_a_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
-    write_manifest(tmp_path, FULL)
-    assert read_manifest(tmp_path) == FULL
-
-
-def test_a_manifest_of_a_bare_file_knows_nothing(tmp_path: Path) -> None:
-    bare = Manifest(status="incomplete", tasks={"mathvista": TaskRecord(split="testmini", n_items=1000)})
-    write_manifest(tmp_path, bare)
-    data = json.loads((tmp_path / "run.json").read_bytes())
-    assert data["schema_version"] == 1
-    for part in ("model", "engine", "sampling", "pixels"):
-        assert set(data[part].values()) == {None}, part
-    assert (data["system_prompt"], data["judge"], data["git"]) == (None, None, None)
-    assert data["tasks"]["mathvista"]["prompt"] is None
-
-
-def test_a_folder_without_a_manifest_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"is no run: it has no run\.json"):
-        read_manifest(tmp_path)
-
-
-def test_a_manifest_of_a_newer_ahabench_asks_for_an_upgrade(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"schema_version": 2, "status": "queued", "shards": []}')
-    with pytest.raises(UsageError, match=r"schema_version 2, this ahabench reads 1; upgrade"):
-        read_manifest(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        ("", "Expecting value"),
-        ('{"schema_version": 1, "status": "comp', "Unterminated string"),
-        ("[]", "object|dictionary|Manifest"),
-        ('{"status": "complete", "modell": {}}', "modell"),
-        ('{"status": "done"}', "status"),
-        ('{"status": "complete", "sampling": {"temperature": "hot"}}', r"sampling\.temperature"),
-        ("[" * 100_000, "recursion"),
-        ("\ufffd\x00", "Expecting value"),
-    ],
-)
-def test_a_damaged_manifest_is_an_error_with_the_next_step(tmp_path: Path, content: str, complaint: str) -> None:
-    (tmp_path / "run.json").write_text(content)
-    with pytest.raises(UsageError, match=rf"is damaged \(.*({complaint}).*\); restore it") as raised:
-        read_manifest(tmp_path)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_manifest_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
-    write_manifest(tmp_path, FULL)
-    code = """
-import resource, sys
-from pathlib import Path
-from ahabench.harness.runlog import read_manifest, write_manifest
-run = Path(sys.argv[1])
-manifest = read_manifest(run)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
-try:
-    write_manifest(run, manifest.model_copy(update={"status": "running"}))
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-    assert run_python(code, tmp_path).stdout.startswith("UsageError the disk is full")
-    assert read_manifest(tmp_path) == FULL
-    assert os.listdir(tmp_path) == ["run.json"]

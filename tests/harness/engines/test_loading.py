@@ -120,7 +120,7 @@ def test_a_weight_of_another_shape_is_refused(made: Make, tmp_path: Path) -> Non
     weights = tensors(path / "model.safetensors")
     weights["model.norm.weight"] = weights["model.norm.weight"][:16].clone()
     save(weights, path / "model.safetensors")
-    with pytest.raises(EngineError, match=r"model\.norm\.weight|size mismatch|ignore_mismatched_sizes"):
+    with pytest.raises(EngineError, match=r"1 are missing or of another shape, such as model\.norm\.weight"):
         said(path)
 
 
@@ -136,8 +136,8 @@ def test_weights_that_nobody_uses_are_told(made: Make, tmp_path: Path, caplog: p
 @pytest.mark.parametrize(
     ("name", "file", "message"),
     [
-        ("qwen", "processor_config.json", "m has no image processor|m cannot be loaded"),
-        ("llama", "tokenizer.json", "m cannot be loaded|neither a padding"),
+        ("qwen", "processor_config.json", r"m has no image processor: \S+/m lacks preprocessor_config\.json"),
+        ("llama", "tokenizer.json", "m cannot be loaded: .*tokenizer"),
     ],
 )
 def test_a_checkpoint_without_one_of_its_files_is_refused(
