@@ -133,16 +133,36 @@ def evaluate(
 
 
 def agreement(
-    files: Annotated[list[Path], typer.Argument(help="JSONL with item_id, response and official_correct.")],
-    task: TaskName,
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="JSONL with item_id, response and official_correct; with --report their folder."),
+    ],
+    task: Annotated[str | None, typer.Option("--task", help="NAME or NAME:SPLIT.")] = None,
     scorer: ScorerName = "robust",
     data: Data = None,
+    write_card: Annotated[
+        bool, typer.Option("--report", help="Write the card of every task and scorer for a folder of <task>/*.jsonl.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The card's file; default: leaderboards/published/agreement.md.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a scorer with the verdicts that files of responses carry (official_correct)."""
+    if write_card:
+        from ahabench.harness.agreement_card import CARD, card
+
+        target = out or CARD
+        text = "\n".join(card(folder, data) for folder in files)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+        print(target)
+        return
     from ahabench.harness.agreement import agreement as measure
     from ahabench.harness.dataset import load
 
+    if task is None:
+        raise UsageError("give --task NAME, or --report for every task of a folder")
     found, split = _one_task(task)
     dataset = load(found, split, data=data)
     rows = [measure(dataset, scorer, file).as_row() for file in files]
@@ -168,12 +188,22 @@ def score(
     judge: JudgeUrl = None,
     judge_model: JudgeModel = None,
     allow_missing: AllowMissing = False,
+    explain: Annotated[
+        str | None, typer.Option(help="Print how this item's response is read and compared, and write nothing.")
+    ] = None,
     breakdown: Annotated[bool, typer.Option(help="Print every breakdown too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score a run again, or score anybody's responses."""
     from ahabench.harness import rescore
 
+    if explain is not None:
+        rows = rescore.explain_item(source, explain, task=_one_task(task) if task else None, scorer=scorer, data=data)
+        if as_json:
+            report.print_json(rows)
+        else:
+            report.print_explanations(rows)
+        return
     asked = _judge(judge, judge_model)
     if source.is_dir():
         if verdicts or out:

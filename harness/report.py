@@ -82,6 +82,24 @@ def print_agreement(rows: Sequence[Mapping[str, Any]]) -> None:
     _console().print(table)
 
 
+def print_explanations(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print how responses were read and compared, step by step."""
+    console = _console()
+
+    def show(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
+    for row in rows:
+        show(f"item {row['item_id']} ({row['answer_type']}), gold {row['gold']!r}, options {row['choices'] or '-'}")
+        for number, step in enumerate(row["steps"], start=1):
+            read = "nothing read" if step.get("read") is None else f"read {step['read']!r}"
+            same = "equal" if step["equal"] else "not equal"
+            outcome = f"{read}: {step['comparison']}" + (f", {same}" if step.get("read") is not None else "")
+            show(f"  {number}. {step['extractor']}: {step.get('span', '')!r}")
+            show(f"     {outcome}")
+        show(f"  verdict: {row['status']} (rule {row['rule']}, extracted {row['extracted']!r})")
+
+
 def print_tasks(tasks: Sequence[Task]) -> None:
     """Print one line a task."""
     table = Table(box=None)

@@ -9,6 +9,7 @@ from ahabench.harness import registry
 from ahabench.harness.agreement import carried_verdicts
 from ahabench.harness.dataset import Dataset, load, subset
 from ahabench.harness.errors import IncomparableRunsError, IncompleteRunError, UsageError
+from ahabench.harness.explain import explain
 from ahabench.harness.judge import Judge
 from ahabench.harness.manifest import JudgeRecord, Manifest, TaskRecord, read_manifest, write_manifest
 from ahabench.harness.report import note
@@ -21,7 +22,7 @@ from ahabench.harness.runlog import (
     write_responses,
     write_verdicts,
 )
-from ahabench.harness.score import Scores, collect, judge_responses, summarise
+from ahabench.harness.score import Scores, check_known, collect, judge_responses, summarise
 from ahabench.harness.types import Task
 
 
@@ -122,6 +123,40 @@ def score_file(
     write_responses(folder / RESPONSES, responses)
     write_manifest(out, manifest)
     return _derive(folder, scores, "unknown", allow_missing, judge)
+
+
+def explain_item(
+    source: Path, item_id: str, *, task: tuple[Task, str] | None, scorer: str, data: Path | None
+) -> list[dict[str, Any]]:
+    """Return how each response to an item is read and compared, as `explain.explain`. Writes nothing.
+
+    Args:
+        source: a run directory or a JSONL of responses.
+        item_id: the item.
+        task: the task and split of a file; which of a run's tasks, if it has several.
+        scorer: the scorer to explain.
+        data: where the items are, as for `dataset.load`.
+
+    Raises:
+        UsageError: the task has no such item, or nobody answered it.
+    """
+    if source.is_dir():
+        manifest = read_manifest(source)
+        name = task[0].name if task else next(iter(manifest.tasks), "")
+        if name not in manifest.tasks or (task is None and len(manifest.tasks) > 1):
+            raise UsageError(f"{source} holds {', '.join(manifest.tasks) or 'no tasks'}; name one with --task")
+        dataset, file = _items_of(manifest.tasks[name], name, data, source), source / name / RESPONSES
+    elif task is None:
+        raise UsageError(f"{source} does not say which benchmark it answers; give --task NAME")
+    else:
+        dataset, file = load(task[0], task[1], data=data), source
+    check_known(dataset, [item_id])
+    found = registry.find_scorer(dataset.task, scorer)
+    item = next(item for item in dataset.items if item.id == item_id)
+    rows = [explain(found, item, response) for response in read_responses(file) if response.item_id == item_id]
+    if not rows:
+        raise UsageError(f"{file} has no response to item {item_id!r}")
+    return rows
 
 
 def _derive(folder: Path, scores: Scores, prompt: str, allow_missing: bool, judge: Judge | None) -> dict[str, Any]:

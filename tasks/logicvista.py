@@ -99,13 +99,15 @@ def compare_official(item: Item, extracted: str) -> Verdict:
 
 
 def compare_vlmevalkit(item: Item, extracted: str) -> Verdict:
-    """Return whether a judge's reply has exactly the gold's letters, in any order.
+    """Return whether an extraction has exactly the gold's letters, in any order.
 
-    Source: vlmeval/dataset/utils/logicvista.py@e8e78f0. A reply counts only where it is nothing but capital letters
-    ("BD", not "B, D"): VLMEvalKit asks again for any other, so here such a reply is no answer, and so is its "Z".
+    Source: vlmeval/dataset/utils/logicvista.py@e8e78f0. There a judge's reply counts only where it is nothing but
+    capital letters ("BD"), and is asked for again otherwise; an extraction made elsewhere ("b, d") is brought into that
+    form first. "Z" and the official "zzzzz" say that there is no answer. Digits are never accepted: v1_20 can never be
+    right.
     """
-    reply = extracted.strip()
-    if not (reply.isupper() and reply.isalpha()) or reply == "Z":
+    reply = re.sub(r"[\s,]+", "", extracted).upper()
+    if not reply.isalpha() or set(reply) == {"Z"}:
         return Verdict(status=Status.NO_ANSWER, extracted=extracted, rule="judge/refused")
     right = sorted(reply) == sorted((item.gold or "").replace(", ", ""))
     return Verdict(status=Status.CORRECT if right else Status.WRONG, extracted=reply, rule="judge/letters")
