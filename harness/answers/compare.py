@@ -25,7 +25,8 @@ def squeezed(text: str) -> str:
         text = text.replace(letter, command)
     text = re.sub(r"(?<=\d)\s*[x×]\s*(?=\d)", "*", text)
     text = re.sub(r"[{}\s]", "", text) if "\\" not in text else re.sub(r"\s", "", text)
-    return re.sub(r"(?<![\d)])!$", "", text.strip(".,:;?\"'`"))
+    text = re.sub(r"(?<![\d)])!$", "", text.strip(",:;?\"'`").rstrip(".,:;?\"'`"))
+    return text if re.match(r"\.\d", text) else text.lstrip(".")
 
 
 _GREEK = {
@@ -64,10 +65,21 @@ _BRACED_WORD = re.compile(r"(?<!\\text)(?<!\\mathrm)(?<!\\mbox)\{([a-z]{3,16})\}
 
 def same_content(first: str, second: str) -> bool:
     """Whether two short texts say the same: the same characters but for form, or the same number exactly."""
+    if names_differ(first, second):
+        return False
     if squeezed(first) == squeezed(second):
         return squeezed(first) != ""
     a, b = number(first), number(second)
     return a is not None and b is not None and close(a.value, b.value)
+
+
+def names_differ(first: str, second: str) -> bool:
+    """Whether two equations give values to different names: "x = 4" is not "y = 4"."""
+    names = [_NAME.match(unwrapped(text).strip()) for text in (first, second)]
+    return all(names) and len({name[1].casefold() for name in names if name}) == 2
+
+
+_NAME = re.compile(r"\$?([A-Za-z])\s*=")
 
 
 def close(first: float, second: float) -> bool:

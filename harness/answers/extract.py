@@ -59,6 +59,14 @@ _CUE = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+
+
+def _last_label(text: str) -> str:
+    """Return the text from its last label: in "of B and D, B is better" the last is meant."""
+    labels = list(re.finditer(r"\(?\b[A-I]\b\)?", text))
+    return text[labels[-1].start() :] if len(labels) > 2 else text
+
+
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
 _VERDICT = re.compile(
     r"""
@@ -209,4 +217,5 @@ def _judged(text: str) -> Iterator[Span]:
     for found in reversed(list(_VERDICT.finditer(text))[-MAX_CUES:]):
         before = text[max(0, found.start() - 40) : found.start()]
         if not _NOT_BEFORE.search(before):
-            yield Span("verdict", found["answer"] or found["item"])
+            answer = found["answer"] or found["item"]
+            yield Span("verdict", answer if " are " in found[0] else _last_label(answer))

@@ -10,6 +10,9 @@ from ahabench.harness.types import AnswerType, Item
 
 Labels = tuple[str, ...]
 
+LISTING = " \N{WHITE SQUARE} "
+"""Stands where a listing of all the options was."""
+
 MAX_GAP = 10
 """Characters beyond an option's content that may stand before the next label of a listing."""
 
@@ -59,11 +62,11 @@ def alphabet(labels: Labels) -> Alphabet:
 
 
 def without_listing(text: str, item: Item) -> str:
-    """Return the text without runs that print all the options in order: an echo of the question, not an answer."""
+    """Return the text with `LISTING` for each run that prints all the options in order, which chooses none."""
     if len(item.labels) < 2:
         return text
     if item.answer_type is not AnswerType.CHOICES:
-        text = alphabet(item.labels).compact.sub(" ", text)
+        text = alphabet(item.labels).compact.sub(LISTING, text)
     found = [
         (next(filter(None, match.groups())).upper(), match.start(), match.end())
         for match in alphabet(item.labels).listed.finditer(text)
@@ -73,7 +76,7 @@ def without_listing(text: str, item: Item) -> str:
     for first in range(len(found) - len(upper) + 1):
         run = found[first : first + len(upper)]
         if [label for label, _, _ in run] == upper and run[0][1] >= position and _is_dense(text, run, item):
-            pieces.append(text[position : run[0][1]])
+            pieces.append(text[position : run[0][1]] + LISTING)
             position = _end_of_option(text, run[-1][2], item)
     return "".join(pieces) + text[position:] if pieces else text
 

@@ -42,7 +42,7 @@ _DIGIT_WORDS = "|".join(list(_UNITS)[1:10])
 _BELOW_TWENTY = "|".join(sorted(_UNITS, key=len, reverse=True))
 _WORD_NUMBER = rf"(?:(?:{'|'.join(_TENS)})(?:[- ](?:{_DIGIT_WORDS}))?|{_BELOW_TWENTY})"
 _WORDED = re.compile(rf"({_WORD_NUMBER})(?:[\s-]+({_SCALE}))?", re.IGNORECASE)
-_PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+_PLAIN = r"(?:\d{1,3}(?:,\d{3}){1,6}(?:\.\d{1,40})?|\d{1,40}(?:\.\d{1,40})?|\.\d{1,40})"
 _PREFIX = re.compile(
     r"^(?:(?:is|are|was|about|approximately|approx\.?|around|roughly|nearly|exactly|equal to|equals|a total of|only"
     r"|the)\s+"
@@ -69,7 +69,7 @@ _DECIMAL = re.compile(r"^[-+]?(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.(\d+))?$")
 _FRACTION = rf"{_PLAIN}\s*/\s*{_PLAIN}"
 _NUMBER = re.compile(
     rf"(?<![\w.{{\\])(?P<number>[-−]?\s?(?:{_FRACTION}|{_PLAIN}(?:\s*[×x*]\s*10\s*\^?\s*\{{?[-+−]?[\d⁰¹²³⁴-⁹⁻]+\}}?"
-    rf"|[eE][-+]?\d{{1,3}})?))(?![\d,]*\d)(?!:\d)(?!\s*(?:[√π^]|\\(?:sqrt|frac|pi|cdot|times)))"
+    rf"|[eE][-+]?\d{{1,3}})?))(?!,?\d)(?!:\d)(?!\s?[abknxyz](?![a-zA-Z]))(?!\s*(?:[√π^]|\\(?:sqrt|frac|pi|cdot|times)))"
     rf"|\b(?P<word>{_WORD_NUMBER})\b",
     re.IGNORECASE,
 )
@@ -165,6 +165,17 @@ _EITHER = re.compile(r"\s*(?:or|and|to|,)\s*[-\d]")
 _EQUALS = re.compile(r"(?:=|≈|\bequals?|\bequal to|\bwhich is|\bi\.e\.,?|\bgives?)\s*$")
 
 
+def _is_pronoun(match: re.Match[str], text: str) -> bool:
+    """Whether "one" stands for a thing: "the red one", "which one"."""
+    if match["word"].lower() != "one":
+        return False
+    counted = re.match(r"\s+[a-z]", text[match.end() : match.end() + 4])
+    named = re.search(
+        r"\b(?:the|this|that|which|each|every|any|no)\s+(?:\w+\s+)?$", text[max(0, match.start() - 30) : match.start()]
+    )
+    return named is not None or not (counted or _ARRIVES.search(text[max(0, match.start() - 60) : match.start()]))
+
+
 class Mention(NamedTuple):
     """A number in prose with its place."""
 
@@ -179,7 +190,7 @@ def mentions(text: str) -> list[Mention]:
     for match in _NUMBER.finditer(text):
         if match["word"]:
             worded = _WORDED.match(match["word"])
-            if worded:
+            if worded and not _is_pronoun(match, text):
                 found.append(Mention(Quantity(_worth_of(worded), 0), match.start(), match.end()))
             continue
         written = match["number"].replace(" ", "").replace("−", "-")
@@ -200,6 +211,7 @@ _ARRIVES = re.compile(
 _ASKS_YEAR = re.compile(
     r"\b(?:which|what)\s+(?:\w+\s+)?year\b|\bin (?:which|what) year\b|\bthe year\b[^.?]*\?", re.IGNORECASE
 )
+_DENIED = re.compile(r"\bnot\s+$", re.IGNORECASE)
 _ASKS_COUNT = re.compile(r"\bhow many\b|\bnumber of\b", re.IGNORECASE)
 _NOTHING = re.compile(r"\b(?:there (?:are|is|were|was)|has|have) no\b|\bnone\b", re.IGNORECASE)
 _SUPPOSES = re.compile(
@@ -227,11 +239,13 @@ def in_prose(text: str, question: str = "") -> Quantity | None:
     if not with_numbers:
         return None
     concluding = [pair for pair in with_numbers if CONCLUDES.search(pair[0])]
-    return _settled(*(concluding or with_numbers)[-1])
+    reckoned = [pair for pair in with_numbers if "=" in pair[0]]
+    return _settled(*(concluding or reckoned or with_numbers)[-1])
 
 
 def _worth(found: list[Mention], text: str, given: set[float], asks_year: bool) -> list[Mention]:
     """Return the mentions that can be an answer."""
+    found = [m for m in found if not _DENIED.search(text[max(0, m.start - 8) : m.start])]
     found = [m for m in found if text[m.start : m.end][0].isdigit() or not text[m.start].isalpha() or _arrives(m, text)]
     if asks_year:
         years = [m for m in found if m.quantity.decimals == 0 and 1000 <= m.quantity.value <= 2200]

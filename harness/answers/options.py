@@ -8,7 +8,7 @@ from rapidfuzz import fuzz
 
 from ahabench.harness.answers import numbers
 from ahabench.harness.answers.compare import close, number, same_content, squeezed
-from ahabench.harness.answers.labels import Labels, alphabet, contents, without_listing
+from ahabench.harness.answers.labels import LISTING, Labels, alphabet, contents, without_listing
 from ahabench.harness.answers.statements import DENIES, by_restatement, content_words
 from ahabench.harness.answers.text import CONCLUDES, UNANSWERED, sentences, unmarked, unwrapped
 from ahabench.harness.types import AnswerType, Item
@@ -34,7 +34,7 @@ _NONE_SAID = re.compile(
 )
 _NEGATED = re.compile(
     r"\b(?:not|isn't|aren't|neither|nor|incorrect|wrong|eliminated?|exclude[ds]?|rather than|instead of|unlike"
-    r"|except|than)\b[^.,;]{0,30}$",
+    r"|except|than|between)\b[^.,;]{0,30}$",
     re.IGNORECASE,
 )
 _REFUTED = re.compile(
@@ -54,9 +54,9 @@ MANY = 3
 def in_span(span: str, item: Item) -> Labels | None:
     """Return the labels that a span claims: by label, by an option's content, by its value, or nearly so."""
     text = unwrapped(unmarked(without_listing(span, item))).strip(" \t\n:;,.*\"'")
-    if not text:
+    if not text.strip(LISTING):
         # Every option at once chooses none.
-        return item.labels if span.strip() else None
+        return item.labels if text else None
     return (
         stated(text, item)
         or _affirmed(text, item)
@@ -363,6 +363,7 @@ def _bare(parts: Sequence[str], item: Item) -> Labels | None:
             for match in pattern.finditer(sentence)
             if not (match[1] in {"A", "I"} and re.match(r"\s+[a-z]", sentence[match.end() :]))
             and not _NEGATED.search(sentence[max(0, match.start() - 40) : match.start()])
+            and not _REFUTED.match(sentence[match.end() :])
         ]
         if labels:
             return _known(labels, item)

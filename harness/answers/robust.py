@@ -86,7 +86,7 @@ def _is_ambiguous(attempt: Attempt, item: Item) -> bool:
     )
 
 
-_SHORT_WITH_DIGITS = re.compile(r"[^\d\n]{0,20}\d[^\n]{0,30}$")
+_SHORT_WITH_DIGITS = re.compile(r"(?!not\b)[^\d\n]{0,20}\d[^\n]{0,30}$")
 
 
 def compare(item: Item, extracted: str) -> Verdict:
@@ -245,6 +245,8 @@ def _equal(extracted: str, gold: str) -> str | None:
     """Return the rule by which an expression equals the gold, or `None`."""
     if same.squeezed(extracted) == same.squeezed(gold) != "":
         return "same characters"
+    if same.names_differ(extracted, gold):
+        return None
     said, wanted = same.number(extracted), same.number(gold)
     if said is not None and wanted is not None:
         return "same number" if same.same_number(said, wanted) else None

@@ -26,7 +26,9 @@ MAX_DEPTH = 24
 WORKER = "ahabench.harness.answers.symbolic_worker"
 
 _WORD = re.compile(r"(?<!\\)(?<![A-Za-z])[A-Za-z]{4,}")
-_POWER_TOWER = re.compile(r"\^[^^]{0,40}\^[^^]{0,40}\^|!\s*!|\d{7,}\s*!|\^\s*\{?\s*\(?\d{4,}")
+_POWER_TOWER = re.compile(
+    r"\^\s*[{(\s]*[\w.\\]{1,12}[\s})]*\^\s*[{(\s]*[\w.\\]{1,12}[\s})]*\^|!\s*!|\d{7,}\s*!|\^\s*\{?\s*\(?\d{4,}"
+)
 
 
 class Timeout(Exception):
@@ -68,16 +70,19 @@ class _Worker:
 
     def compare(self, gold: str, answer: str) -> bool:
         with self._lock:
-            process = self._ready()
-            assert process.stdin is not None
             try:
+                process = self._ready()
+                assert process.stdin is not None
                 process.stdin.write(json.dumps([gold, answer]).encode() + b"\n")
                 process.stdin.flush()
-                reply = self._line(process, DEADLINE_S)
+                return bool(json.loads(self._line(process, DEADLINE_S)))
             except (BrokenPipeError, TimeoutError, EOFError) as error:
                 self._stop()
                 raise Timeout(f"not decided within {DEADLINE_S} s") from error
-            return bool(json.loads(reply))
+            except BaseException:
+                # Interrupted between question and reply: the reply must not answer the next question.
+                self._stop()
+                raise
 
     def _ready(self) -> subprocess.Popen[bytes]:
         # A forked copy of this process must not share its parent's worker.
@@ -120,3 +125,12 @@ class _Worker:
 
 
 _worker = _Worker()
+
+
+def _after_fork() -> None:
+    # The parent's lock may have been held at that moment by a thread that the child does not have.
+    global _worker
+    _worker = _Worker()
+
+
+os.register_at_fork(after_in_child=_after_fork)

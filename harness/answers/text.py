@@ -49,7 +49,7 @@ _CHARACTERS = str.maketrans(
 _SPECIAL_TOKENS = re.compile(r"</?s>|<pad>|<eos>|<\|[a-z_]{1,24}\|>|<end_of_utterance>|<end_of_turn>")
 _THINK_END = "</think>"
 _THINK_START = "<think>"
-_MARKUP = re.compile(r"\*{1,3}|__|`+|(?m:^\s*#{1,6}\s+)")
+_MARKUP = re.compile(r"\*{1,3}|__|`+|(?m:^[ \t]{0,8}#{1,6}[ \t]+)")
 _WRAPPER = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mathbb|mbox|bf|rm|operatorname|boldsymbol|fbox"
     r"|underline)\*?\s*\{([^{}]*)\}"
@@ -153,7 +153,8 @@ def own_words(text: str) -> str:
 
 
 _NEXT_QUESTION = re.compile(
-    r"\n\s*(?:#+\s*|\*+)?(?:Question|Hint|Q|Problem|Human|User|问题|提示)\s*\d{0,3}\s*(?:\*+)?:"
+    r"\n[ \t]{0,8}(?:#{1,6}[ \t]{0,8}|\*{1,3})?(?:Question|Hint|Q|Problem|Human|User|问题|提示)"
+    r"[ \t]{0,8}\d{0,3}[ \t]{0,8}\*{0,3}:"
 )
 
 

@@ -25,7 +25,9 @@ def same_words(extracted: str, gold: str) -> bool:
     first, second = elements(extracted), elements(gold)
     if second is not None:
         return first is not None and same_elements(first, second)
-    if number(gold) is not None:
+    if number(gold) is not None or _FORMULA.search(unwrapped(gold)):
+        return False
+    if _FORMULA.search(unwrapped(extracted)) and not _REAL_WORD.search(gold):
         return False
     said, wanted = _tokens(extracted), _tokens(gold)
     if not wanted or len(extracted) > MAX_ANSWER:
