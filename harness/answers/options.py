@@ -10,7 +10,7 @@ from ahabench.harness.answers import numbers
 from ahabench.harness.answers.compare import close, number, same_content, squeezed
 from ahabench.harness.answers.labels import LISTING, Labels, alphabet, contents, without_listing
 from ahabench.harness.answers.statements import DENIES, by_restatement, content_words
-from ahabench.harness.answers.text import CONCLUDES, UNANSWERED, sentences, unmarked, unwrapped
+from ahabench.harness.answers.text import CONCLUDES, UNANSWERED, claim, sentences, unmarked, unwrapped
 from ahabench.harness.types import AnswerType, Item
 
 NEAR = 88.0
@@ -53,6 +53,9 @@ MANY = 3
 
 def in_span(span: str, item: Item) -> Labels | None:
     """Return the labels that a span claims: by label, by an option's content, by its value, or nearly so."""
+    quoted = _quoted(span, item)
+    if quoted:
+        return quoted
     text = unwrapped(unmarked(without_listing(span, item))).strip(" \t\n:;,.*\"'")
     if not text.strip(LISTING):
         # Every option at once chooses none.
@@ -68,6 +71,9 @@ def in_span(span: str, item: Item) -> Labels | None:
 
 def stated(text: str, item: Item) -> Labels | None:
     """Return the labels that a text is: a label, perhaps with its content or a reason behind it, or a content."""
+    quoted = _quoted(text, item)
+    if quoted:
+        return quoted
     text = unwrapped(unmarked(text)).strip(" \t\n:;,.*\"'")
     revised = _REVISED.split(text)
     for part in (text,) if len(revised) == 1 else (revised[-1].strip(), text):
@@ -75,6 +81,18 @@ def stated(text: str, item: Item) -> Labels | None:
         if found:
             return found
     return None
+
+
+def _quoted(text: str, item: Item) -> Labels | None:
+    """Return the one option that the text quotes to the letter, where it says more than a label.
+
+    Goes before labels: "C turns clockwise" may be option B, and "*" is no markup where it is an option.
+    """
+    said = text.strip(" \t\n.").strip()
+    if not item.choices or said in item.labels:
+        return None
+    found = [label for label, content in zip(item.labels, item.choices, strict=True) if content.strip(" .") == said]
+    return (found[0],) if len(found) == 1 and not alphabet(item.labels).alone.match(said) else None
 
 
 def _by_label(text: str, item: Item) -> Labels | None:
@@ -267,7 +285,12 @@ def in_prose(text: str, item: Item) -> Labels | None:
     for sentence in [*closing, *parts[:1]]:
         if _REJECTS.search(sentence):
             continue
-        found = _affirmed(sentence, item) or by_content(sentence, item) or _by_arrival(sentence, item)
+        found = (
+            _by_exact_content(claim(sentence), item)
+            or _affirmed(sentence, item)
+            or by_content(sentence, item)
+            or _by_arrival(sentence, item)
+        )
         if found:
             return found
     return (

@@ -9,11 +9,15 @@ from ahabench.harness.answers import numbers, options, symbolic
 from ahabench.harness.answers.extract import Span, claimed_spans, marked_spans
 from ahabench.harness.answers.labels import Labels, contents, without_listing
 from ahabench.harness.answers.text import (
+    CONCLUDES,
     UNANSWERED,
     answer_part,
+    claim,
     clean,
     finished,
     own_words,
+    sentences,
+    unmarked,
     unwrapped,
     window,
     without_echo,
@@ -141,8 +145,8 @@ def _attempt(span: Span, item: Item) -> Attempt:
         case AnswerType.LIST:
             return _listed(span, item)
         case AnswerType.TEXT:
-            if _declines(span):
-                return Attempt(span.extractor, span.text, None, "declined", False)
+            if not span.text or _declines(span):
+                return Attempt(span.extractor, span.text, None, "nothing", False)
             correct = same_words(span.text, item.gold or "")
             return Attempt(span.extractor, span.text, span.text, "words", correct)
         case AnswerType.EXPRESSION:
@@ -159,8 +163,11 @@ def _prose(text: str, item: Item) -> Iterator[Attempt]:
         case AnswerType.EXPRESSION if same.number(item.gold or "") is not None:
             found = numbers.in_prose(text, item.question)
             yield _expressed(Span("prose", "" if found is None else f"{found.value:.12g}"), item)
+        case AnswerType.LIST:
+            yield _listed(Span("prose", text), item)
         case _:
-            return
+            for sentence in [part for part in sentences(unmarked(text)) if CONCLUDES.search(part)][-1:]:
+                yield _attempt(Span("prose", "" if UNANSWERED.search(sentence) else claim(sentence)), item)
 
 
 def _chosen(span: Span, labels: Labels | None, item: Item) -> Attempt:

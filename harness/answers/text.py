@@ -114,6 +114,14 @@ def window(text: str) -> str:
     return text if len(text) <= 2 * WINDOW else text[:WINDOW] + "\n" + text[-WINDOW:]
 
 
+def claim(sentence: str) -> str:
+    """Return what stands after a sentence's last copula: what it claims something to be."""
+    return _COPULA.split(sentence)[-1].strip(" \t.")
+
+
+_COPULA = re.compile(r"\b(?:is|are|was|be|equals?)\b[\s:]*|[为是]\s*")
+
+
 def finished(text: str) -> str:
     """Return a long text without a last line that breaks off: what was not said to the end concludes nothing."""
     if len(text) < LONG or text.rstrip()[-1:] in _CLOSERS:
