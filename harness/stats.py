@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Hashable, Sequence
-
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import TYPE_CHECKING
 
 from ahabench.harness.types import Estimate
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 ROUNDING = 1e-12
 """A standard error below it is the noise of adding floats."""
@@ -19,10 +20,10 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Est
         values: one score per item.
         clusters: the cluster of each, as long as `values`.
     """
-    return clustered_ratio(values, np.ones(len(values)), clusters)
+    return clustered_ratio(values, [1.0] * len(values), clusters)
 
 
-def clustered_ratio(numerators: ArrayLike, denominators: ArrayLike, clusters: Sequence[Hashable]) -> Estimate:
+def clustered_ratio(numerators: "ArrayLike", denominators: "ArrayLike", clusters: Sequence[Hashable]) -> Estimate:
     """Return sum(numerators) / sum(denominators) with its cluster-robust standard error.
 
     The error is the linearised (delta-method) one of a ratio of two totals, with the G/(G-1) correction for G
@@ -38,6 +39,8 @@ def clustered_ratio(numerators: ArrayLike, denominators: ArrayLike, clusters: Se
     Returns:
         `n` counts the items with a denominator above 0. The value is `None` where no item has one.
     """
+    import numpy as np
+
     numerator, denominator = np.asarray(numerators, float), np.asarray(denominators, float)
     entering = denominator > 0
     n = int(entering.sum())
@@ -59,13 +62,15 @@ def clustered_ratio(numerators: ArrayLike, denominators: ArrayLike, clusters: Se
 
 def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:
     """Return Cohen's kappa of two lists of yes/no verdicts in [-1, 1]; `None` where chance alone agrees fully."""
-    a, b = np.asarray(first, bool), np.asarray(second, bool)
-    if a.size == 0:
+    n = len(first)
+    if n == 0:
         return None
-    chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
+    a, b = sum(first) / n, sum(second) / n
+    chance = a * b + (1 - a) * (1 - b)
     if chance == 1:
         return None
-    return float(((a == b).mean() - chance) / (1 - chance))
+    same = sum(x == y for x, y in zip(first, second, strict=True)) / n
+    return (same - chance) / (1 - chance)
 
 
 def _interval(value: float, stderr: float, clusters: int) -> tuple[float, float]:

@@ -277,7 +277,13 @@ def _same_symbols(extracted: str, gold: str) -> bool:
     first, second = (same.in_latex(same.mended(unwrapped(clean(text)))) for text in (extracted, gold))
     if (same.number(first) is not None and same.number(second) is not None) or is_statement(second):
         return False
+    if same.number(second) is not None and "=" not in first and _LETTER.search(_COMMAND.sub(" ", first)):
+        # A plain number is no expression in a letter.
+        return False
     return symbolic.comparable(first) and symbolic.comparable(second) and symbolic.equivalent(second, first)
 
+
+_COMMAND = re.compile(r"\\[a-zA-Z]+|\bpi\b|\bsqrt\b")
+_LETTER = re.compile(r"[a-df-hj-zA-DF-Z]")
 
 ROBUST = Scorer(version=VERSION, read=read, compare=compare)

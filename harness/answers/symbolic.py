@@ -35,9 +35,13 @@ class Timeout(Exception):
     """The comparison missed its deadline or its memory limit."""
 
 
+_HALF_FRACTION = re.compile(r"\\[dt]?frac\s*\{[^{}]{1,80}\}\s*(?![\s\w{\\])")
+"""A fraction without its second half: the text broke off."""
+
+
 def comparable(text: str) -> bool:
     """Whether a text may be sent to computer algebra: short, shallow, formula-like, no tower of powers."""
-    if not text or len(text) > MAX_LENGTH or _POWER_TOWER.search(text):
+    if not text or len(text) > MAX_LENGTH or _POWER_TOWER.search(text) or _HALF_FRACTION.search(text):
         return False
     depth = deepest = 0
     for character in text:

@@ -3,6 +3,7 @@
 import json
 import resource
 import sys
+from functools import lru_cache
 from typing import Any
 
 MEMORY_BYTES = 2 * 1024**3
@@ -17,6 +18,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
+    @lru_cache(maxsize=4096)
     def parsed(text: str) -> list[Any]:
         found: list[Any] = parse(f"${text}$", configs, parsing_timeout=None, raise_on_error=False)
         return found
