@@ -58,9 +58,7 @@ def test_official_accepts_every_gold_but_the_listed(data: Path, name: str, split
     items = without_images(load(task, split, data=data).items)
 
     refused = {
-        item.id
-        for item in items
-        if judge_one(scorer, item, _official_answer(name, item)).status is not Status.CORRECT
+        item.id for item in items if judge_one(scorer, item, _official_answer(name, item)).status is not Status.CORRECT
     }
 
     assert refused - OFFICIAL_REFUSES.get(name, set()) == set()

@@ -1,0 +1,82 @@
+"""The table of rates at the end of a run that measured them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from ahabench.harness.stats import cohen_kappa
+
+REFERENCES = ("math-verify", "lmms-eval")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """How fast a scorer was, and how often it said what the published verdicts say."""
+
+    n: int
+    wall_s: float
+    cpu_s: float
+    """User and system time of all its processes."""
+    verdicts: Sequence[tuple[bool, bool]]
+    """Ours and the published one, on the sample that every scorer judges; empty where only counts are known."""
+    agreement: float
+    """On everything that it judged."""
+
+    @property
+    def per_second(self) -> float:
+        return self.n / self.wall_s
+
+    @property
+    def per_core_second(self) -> float:
+        return self.n / self.cpu_s
+
+
+RATES = pytest.StashKey[dict[str, Rate]]()
+
+
+@pytest.fixture
+def record(pytestconfig: pytest.Config) -> Callable[..., None]:
+    """Keeps a scorer's `Rate`, given by its fields, for the table at the end of the session."""
+    rates = pytestconfig.stash.setdefault(RATES, {})
+
+    def keep(scorer: str, **fields: Any) -> None:
+        rates[scorer] = Rate(**fields)
+
+    return keep
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    rates = config.stash.get(RATES, {})
+    if not rates:
+        return
+    out = terminalreporter
+    out.section("MathVision: responses per second, and agreement with the published verdicts")
+    out.line(
+        f"{'':26}{'n':>7}{'wall s':>8}{'CPU s':>8}{'/s':>8}{'/s and core':>13}"
+        f"{'agree %':>9}{'on sample':>11}{'kappa':>7}"
+    )
+    for name, rate in rates.items():
+        out.line(
+            f"{name:26}{rate.n:>7}{rate.wall_s:>8.2f}{rate.cpu_s:>8.2f}{rate.per_second:>8.0f}"
+            f"{rate.per_core_second:>13.0f}{100 * rate.agreement:>9.2f}{_on_sample(rate):>18}"
+        )
+    for reference in REFERENCES:
+        if reference not in rates:
+            out.line(f"{reference}: not measured")
+            continue
+        for name, rate in rates.items():
+            if name not in REFERENCES:
+                wall = rate.per_second / rates[reference].per_second
+                core = rate.per_core_second / rates[reference].per_core_second
+                out.line(f"{name} / {reference}: {wall:.1f} times as fast, {core:.1f} times core for core")
+
+
+def _on_sample(rate: Rate) -> str:
+    if not rate.verdicts:
+        return f"{'-':>11}{'-':>7}"
+    ours, theirs = zip(*rate.verdicts, strict=True)
+    share = sum(a == b for a, b in rate.verdicts) / len(rate.verdicts)
+    kappa = cohen_kappa(ours, theirs)
+    return f"{100 * share:>11.2f}{'-' if kappa is None else f'{kappa:.3f}':>7}"
