@@ -25,7 +25,7 @@ def a_png() -> bytes:
 
 
 def write_hub(folder: Path, name: str, data: Path) -> None:
-    """Write the folder's rows under the hub's column names, one parquet file a split, with one small picture for all."""
+    """Write the folder's rows under the hub's column names, a parquet file a split, with one small picture for all."""
     task = registry.find_task(name)
     hub = task.splits[task.default_split].hub
     assert hub is not None

@@ -1,8 +1,8 @@
 """What people read in responses on which `robust` and the published verdicts differed.
 
 `adjudicated.jsonl` is a seeded sample of the disagreements of `robust@1` as it was first written (MathVision 160 of
-493, MathVista 140 of 452, LogicVista all 43), each read with its question and gold. `who_is_right` tells the truth about the
-response: the published verdict where it is "official", its opposite where it is "robust".
+493, MathVista 140 of 452, LogicVista all 43), each read with its question and gold. `who_is_right` tells the truth
+about the response: the published verdict where it is "official", its opposite where it is "robust".
 """
 
 import json
