@@ -17,7 +17,7 @@ from ahabench.harness.dataset import read_json
 from ahabench.harness.errors import DatasetError, IncompleteRunError
 from ahabench.harness.images import ImageFile
 from ahabench.harness.metrics import accuracy
-from ahabench.harness.prompts import think
+from ahabench.harness.prompts import tagged_answer, think
 from ahabench.harness.stats import clustered_mean, clustered_ratio
 from ahabench.harness.types import (
     AnswerType,
@@ -179,7 +179,7 @@ def read_vlmevalkit(item: Item, response: Response) -> Verdict:
     The JSON short answer, if it is a string that can be parsed; otherwise the whole response. A text is right where it
     is *part of* the gold, the reverse of the authors' rule.
     """
-    text = response.text or ""
+    text = tagged_answer(response.text or "")
     body = (_braced(text) or text).replace("\\", "")
     said = _Said("json", _kit_parse(_json_string(body), item.answer_type))
     if said.answer is None:

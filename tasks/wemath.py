@@ -15,7 +15,7 @@ from ahabench.harness.dataset import read_json
 from ahabench.harness.errors import DatasetError, IncompleteRunError
 from ahabench.harness.images import ImageFile
 from ahabench.harness.metrics import clusters
-from ahabench.harness.prompts import lettered, think
+from ahabench.harness.prompts import lettered, tagged_answer, think
 from ahabench.harness.stats import clustered_mean, clustered_ratio
 from ahabench.harness.types import (
     AnswerType,
@@ -220,7 +220,7 @@ def _settle_official(item: Item, text: str, place: str) -> Verdict:
 
 def read_vlmevalkit(item: Item, response: Response) -> Verdict:
     """Return the verdict of VLMEvalKit's prefetch; NO_ANSWER where it would ask its judge, and then draw an option."""
-    return _settle_kit(item, response.text or "", "prefetch")
+    return _settle_kit(item, tagged_answer(response.text or ""), "prefetch")
 
 
 def compare_vlmevalkit(item: Item, extracted: str) -> Verdict:

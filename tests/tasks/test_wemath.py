@@ -391,3 +391,11 @@ def test_steps_are_scored_apart():
 
 def test_a_step_without_rows_has_no_value():
     assert value("s3", bits("a", "111")) is None
+
+
+def test_vlmevalkit_reads_what_the_only_answer_tag_holds() -> None:
+    response = Response(item_id="1", text="<think>maybe A or B</think><answer>C</answer>")
+
+    verdict = TASK.scorers["vlmevalkit"].read(item("C"), response)
+
+    assert (verdict.status, verdict.extracted) == (Status.CORRECT, "C")
