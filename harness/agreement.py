@@ -1,15 +1,17 @@
 """Agreement of a scorer with the verdicts that a file of responses carries."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ahabench.harness.dataset import Dataset
+from ahabench.harness import registry
+from ahabench.harness.dataset import Dataset, without_images
 from ahabench.harness.errors import UsageError
 from ahabench.harness.runlog import parse_response, read_rows
-from ahabench.harness.score import Judged, judge_responses
+from ahabench.harness.score import Judged, check_answers, check_scorable, settle
 from ahabench.harness.stats import cohen_kappa
 from ahabench.harness.types import Response, Status, Verdict
 
@@ -40,42 +42,71 @@ class Agreement:
         return asdict(self)
 
 
-def agreement(dataset: Dataset, scorer: str, file: Path, *, field: str = "official_correct") -> Agreement:
-    """Return a scorer's agreement with the verdicts in one file.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Carried:
+    """The responses of one file with their verdicts, `None` verdicts and absent texts left out."""
+
+    file: Path
+    model: str
+    responses: tuple[Response, ...]
+    verdicts: tuple[bool, ...]
+
+
+def agreements(
+    dataset: Dataset, scorer: str, files: Sequence[Path], *, field: str = "official_correct"
+) -> list[Agreement]:
+    """Return a scorer's agreement with the verdicts in each file; the files share worker processes.
 
     Args:
-        dataset: the items that the file answers.
+        dataset: the items that the files answer.
         scorer: one of the task's scorers.
-        file: JSONL with item_id, response and the verdict's field; rows whose response or verdict is null are skipped.
+        files: JSONL with item_id, response and the verdict's field; rows whose response or verdict is null are skipped.
         field: the key of the carried verdict, a boolean.
 
     Raises:
-        UsageError: a row is malformed, an item is unknown, or the scorer needs extractions that the file has not.
+        UsageError: a row is malformed, an item is unknown, the answers of the split are withheld, or the scorer needs
+            extractions that a file has not.
     """
-    responses: list[Response] = []
-    carried: dict[tuple[str, int], bool] = {}
+    check_answers(dataset.task, dataset.split)
+    rules = registry.find_scorer(dataset.task, scorer)
+    carried = [_carried(file, field, rules.excluded) for file in files]
+    for part in carried:
+        check_scorable(dataset, scorer, part.responses, has_judge=False)
+    items = {item.id: item for item in without_images(dataset.items)}
+    responses = [response for part in carried for response in part.responses]
+    ours = settle(dataset.task, scorer, items, responses)
+    label = f"{scorer}@{rules.version}"
+    return [_measured(dataset.task.name, label, part, list(islice(ours, len(part.responses)))) for part in carried]
+
+
+def _carried(file: Path, field: str, excluded: frozenset[str]) -> _Carried:
     model = file.stem
+    responses: list[Response] = []
+    verdicts: list[bool] = []
     for row, response in read_carried(file, field):
         model = str(row.get("model") or model)
-        if response.text is not None and row[field] is not None:
+        if response.text is not None and row[field] is not None and response.item_id not in excluded:
             responses.append(response)
-            carried[response.item_id, response.sample_index] = row[field]
-    scores = judge_responses(dataset, scorer, responses)
-    ours = [row.verdict.correct for row in scores.judged]
-    theirs = [carried[row.item_id, row.sample_index] for row in scores.judged]
+            verdicts.append(row[field])
+    return _Carried(file=file, model=model, responses=tuple(responses), verdicts=tuple(verdicts))
+
+
+def _measured(task: str, scorer: str, part: _Carried, verdicts: Sequence[Verdict]) -> Agreement:
+    ours, theirs = [verdict.correct for verdict in verdicts], part.verdicts
     n = len(ours)
-    same = sum(a == b for a, b in zip(ours, theirs, strict=True))
+    false_positive = sum(a and not b for a, b in zip(ours, theirs, strict=True))
+    false_negative = sum(b and not a for a, b in zip(ours, theirs, strict=True))
     return Agreement(
-        file=str(file),
-        model=model,
-        task=dataset.task.name,
-        scorer=scores.scorer,
+        file=str(part.file),
+        model=part.model,
+        task=task,
+        scorer=scorer,
         n=n,
-        agreement=same / n if n else None,
+        agreement=(n - false_positive - false_negative) / n if n else None,
         kappa=cohen_kappa(ours, theirs),
-        false_positive=sum(a and not b for a, b in zip(ours, theirs, strict=True)),
-        false_negative=sum(b and not a for a, b in zip(ours, theirs, strict=True)),
-        no_answer=sum(row.verdict.status in {Status.NO_ANSWER, Status.TRUNCATED} for row in scores.judged),
+        false_positive=false_positive,
+        false_negative=false_negative,
+        no_answer=sum(verdict.status in {Status.NO_ANSWER, Status.TRUNCATED} for verdict in verdicts),
         accuracy=sum(ours) / n if n else None,
         official_accuracy=sum(theirs) / n if n else None,
     )
@@ -91,8 +122,7 @@ def carried_verdicts(file: Path, field: str) -> list[Judged]:
     for row, response in read_carried(file, field):
         value = row[field]
         status = Status.NO_ANSWER if value is None else Status.CORRECT if value else Status.WRONG
-        extracted = None if response.extraction is None else response.extraction
-        verdict = Verdict(status=status, extracted=extracted, rule=f"file/{field}")
+        verdict = Verdict(status=status, extracted=response.extraction, rule=f"file/{field}")
         judged.append(
             Judged(item_id=response.item_id, sample_index=response.sample_index, verdict=verdict, finish_reason=None)
         )
@@ -107,7 +137,7 @@ def read_carried(file: Path, field: str) -> Iterator[tuple[dict[str, Any], Respo
     """
     for number, row in read_rows(file):
         if field not in row:
-            raise UsageError(f"{file}:{number} has no {field!r}; its keys are {', '.join(row)}")
+            raise UsageError(f"{file}:{number} has no {field!r}; its keys are {', '.join(map(repr, row))}")
         if row[field] is not None and not isinstance(row[field], bool):
             raise UsageError(
                 f"{file}:{number} has {json.dumps(row[field])[:40]} as {field!r}, wanted true, false or null"

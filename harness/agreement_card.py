@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ahabench.harness import registry
-from ahabench.harness.agreement import Agreement, agreement, read_carried
+from ahabench.harness.agreement import Agreement, agreements, read_carried
 from ahabench.harness.answers.compare import squeezed
 from ahabench.harness.answers.numbers import mentions
 from ahabench.harness.answers.text import clean
@@ -23,9 +23,9 @@ _HEAD = """# Agreement with published verdicts
 
 Each row compares a scorer's verdicts, without a judge, with those that were published with the outputs: for MathVista
 and LogicVista GPT-4 read the answer and rules compared it; for MathVision rules did both; thirdparty__URSA-8B has
-its authors' judge. FP: right for the scorer, wrong in the file; FN: the other way round; none: nothing was read. "ceiling"
-is what a scorer that never guesses could reach: one minus the share of responses that were published as right although
-neither the gold's label nor its content stands anywhere in them. `official` on MathVista and LogicVista, and
+its authors' judge. FP: right for the scorer, wrong in the file; FN: the other way round; none: nothing was read.
+"ceiling" is what a scorer that never guesses could reach: one minus the share of responses that were published as right
+although neither the gold's label nor its content stands anywhere in them. `official` on MathVista and LogicVista, and
 `vlmevalkit` on LogicVista, compare the extraction in the file.
 
 Regenerate: `ahabench agreement OUTPUTS --report --data DATA`
@@ -42,7 +42,7 @@ def card(outputs: Path, data: Path | None) -> str:
         data: where the items are, as for `dataset.load`.
 
     Raises:
-        UsageError: the folder holds no such files.
+        UsageError: the folder holds no such files, or they hold no such rows.
     """
     parts = [_HEAD]
     for task in registry.tasks().values():
@@ -50,24 +50,26 @@ def card(outputs: Path, data: Path | None) -> str:
         if files:
             parts += _sections(task, files, data)
     if len(parts) == 1:
-        raise UsageError(f"{outputs} holds no <task>/*.jsonl of a known task; give the folder of published outputs")
+        raise UsageError(
+            f"{outputs} holds no responses with verdicts in <task>/*.jsonl of a known task; "
+            "give the folder of published outputs"
+        )
     return "\n".join(parts)
 
 
 def _sections(task: Task, files: list[Path], data: Path | None) -> Iterator[str]:
     dataset = load(task, data=data)
     ceilings = {file: _ceiling(dataset, file) for file in files}
+    extracted = any(response.extraction is not None for file in files for _, response in read_carried(file, FIELD))
     for scorer in SCORERS:
-        try:
-            rows = [(agreement(dataset, scorer, file, field=FIELD), ceilings[file]) for file in files]
-        except UsageError:
-            # The scorer needs a judge's extractions, which these files do not carry: there is nothing to measure.
+        if registry.find_scorer(task, scorer).read is None and not extracted:
+            # It compares what a judge extracted, and nobody did: there is nothing to measure.
             continue
-        rows = [(row, ceiling) for row, ceiling in rows if row.n]
+        rows = [row for row in agreements(dataset, scorer, files, field=FIELD) if row.n]
         if rows:
-            yield f"## {task.name} {dataset.split} · {rows[0][0].scorer}\n\n{_COLUMNS}\n{_RULE}"
-            yield "\n".join(_row(row, ceiling) for row, ceiling in rows)
-            yield _total([row for row, _ in rows]) + "\n"
+            yield f"## {task.name} {dataset.split} · {rows[0].scorer}\n\n{_COLUMNS}\n{_RULE}"
+            yield "\n".join(_row(row, ceilings[Path(row.file)]) for row in rows)
+            yield _total(rows) + "\n"
 
 
 def _row(row: Agreement, ceiling: float | None) -> str:

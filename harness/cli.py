@@ -2,13 +2,16 @@
 
 import os
 import sys
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
+from io import TextIOWrapper
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from ahabench.harness.errors import AhabenchError, UsageError
+from ahabench.harness.report import note
 
 GROUP = "ahabench.commands"
 INTERRUPTED = 130
@@ -19,23 +22,35 @@ class Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names, as they are declared."""
-        return [point.name for point in _points()]
+        return sorted(_points())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command; `None` if no package declares it."""
-        for point in _points():
-            if point.name == cmd_name:
-                try:
-                    return _command(point)
-                except (ImportError, AttributeError) as error:
-                    # A broken package of a stranger's must not take our own commands along.
-                    return _broken(point, error)
-        return None
+        if cmd_name not in _points():
+            return None
+        point, *others = _points()[cmd_name]
+        for other in others:
+            note(f"the command {cmd_name!r} is that of {point.value}; another package has one too: {other.value}")
+        try:
+            return _command(point)
+        except (Exception, SystemExit) as error:
+            # A broken package of a stranger's must not take our own commands along.
+            return _broken(point, error)
 
 
-def _points() -> list[EntryPoint]:
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    return sorted(found.values(), key=lambda point: point.name)
+def _points() -> dict[str, list[EntryPoint]]:
+    """Return the different commands of each name, ours first."""
+    found: dict[str, list[EntryPoint]] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (not _is_ours(point), point.value)):
+        same_name = found.setdefault(point.name, [])
+        # A distribution may be found in two places, such as a checkout and its installation.
+        if point.value not in {other.value for other in same_name}:
+            same_name.append(point)
+    return found
+
+
+def _is_ours(point: EntryPoint) -> bool:
+    return point.dist is not None and point.dist.name == "ahabench"
 
 
 def _command(point: EntryPoint) -> Any:
@@ -48,9 +63,11 @@ def _command(point: EntryPoint) -> Any:
     return command
 
 
-def _broken(point: EntryPoint, error: Exception) -> Any:
+def _broken(point: EntryPoint, error: BaseException) -> Any:
     def refuse() -> None:
-        raise UsageError(f"the command {point.name!r} of {point.value} cannot be loaded: {error}")
+        raise UsageError(
+            f"the command {point.name!r} of {point.value} cannot be loaded: {type(error).__name__}: {error}"
+        )
 
     command = typer.Typer(add_completion=False)
     command.command(point.name, help=f"(cannot be loaded from {point.value})")(refuse)
@@ -77,15 +94,59 @@ def main() -> None:
 
     Exit codes: 0 done, 1 regression, 2 usage, 3 inconclusive, 4 not comparable, 5 incomplete, 130 interrupted.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal or a pipe that cannot show a character must not cost the whole answer.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
+        code = _run(sys.argv[1:])
+        # Here, because at its end Python would make a failure an exit code of its own.
+        sys.stdout.flush()
     except AhabenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        code = _refuse(str(error), error.exit_code)
+    except typer.TyperException as error:
+        code = _refuse(_usage(error)) if error.format_message() else AhabenchError.exit_code
     except BrokenPipeError:
-        # The reader of stdout went away (`| head`): nothing to say, and nowhere to say it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        code = 0
+    except OSError as error:
+        code = _refuse(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+    except (KeyboardInterrupt, typer.Abort):
+        note("interrupted; the same command goes on where it stopped")
+        code = INTERRUPTED
+    except SystemExit as end:
+        # This is how rich ends where nobody reads its output any more.
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        code = 0
+    _drop_what_cannot_be_written()
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command past typer's own ending, which hides an interrupt and a closed pipe from `main`."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("ahabench", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return 0
+
+
+def _refuse(why: str, code: int = AhabenchError.exit_code) -> int:
+    note(f"error: {why}")
+    return code
+
+
+def _usage(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    hint = f" See `{context.command_path} --help`." if context is not None else ""
+    return f"{error.format_message()}{hint}"
+
+
+def _drop_what_cannot_be_written() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # The reader went away or the disk is full. Python would try again at its end, and fail.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,13 +1,20 @@
 """The commands of this folder. Options are read here; the work is done by the modules they name."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ahabench.harness import registry, report
 from ahabench.harness.errors import UsageError
+from ahabench.harness.types import Task
+
+if TYPE_CHECKING:
+    from ahabench.harness.prompts import Preset
+    from ahabench.harness.runner import TaskPlan
+    from ahabench.harness.sampling import Sampling
 
 Data = Annotated[
     Path | None,
@@ -47,7 +54,9 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Run directory; the same command goes on in it after an interruption.")],
     data: Data = None,
     engine: Annotated[str, typer.Option(help="auto, transformers or replay:RUN.")] = "auto",
-    prompt: Annotated[str, typer.Option(help="official, vlmevalkit or think.")] = "official",
+    prompt: Annotated[
+        str | None, typer.Option(help="official, vlmevalkit or think; official unless a preset says.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="vlaa: the protocol of VLAA-Thinking in one name.")] = None,
     scorer: ScorerName = "robust",
     limit: Annotated[
@@ -63,8 +72,12 @@ def evaluate(
     repetition_penalty: Annotated[float | None, typer.Option(min=0.0)] = None,
     seed: int = 0,
     system_prompt: Annotated[str | None, typer.Option(help="Takes the place of the prompt style's own.")] = None,
-    min_pixels: Annotated[int | None, typer.Option(help="Smallest image after the model's resizing.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="Largest image after the model's resizing.")] = None,
+    min_pixels: Annotated[
+        int | None, typer.Option(min=0, help="Smallest image after the model's resizing; 0: no limit but the model's.")
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=0, help="Largest image after the model's resizing; 0: no limit but the model's.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     dtype: str = "auto",
     device: str = "auto",
@@ -79,44 +92,33 @@ def evaluate(
 ) -> None:
     """Generate responses with a checkpoint and score them."""
     from ahabench.harness import rescore
-    from ahabench.harness.dataset import load, subset
     from ahabench.harness.engines import open_engine
-    from ahabench.harness.errors import unknown_name
-    from ahabench.harness.prompts import PRESETS
-    from ahabench.harness.runner import Plan, TaskPlan, run
-    from ahabench.harness.sampling import Sampling
+    from ahabench.harness.runner import Plan, run
 
-    if preset is not None and preset not in PRESETS:
-        raise unknown_name("preset", preset, list(PRESETS))
-    given = PRESETS[preset] if preset else None
-    style = given.prompt if given else prompt
+    given = _preset(preset, prompt)
+    style = given.prompt if given else prompt or "official"
     pairs = registry.parse_tasks(tasks)
-    styles = [registry.find_prompt(task, style) for task, _ in pairs]
+    scored = [task for task, split in pairs if task.splits[split].answers_public]
     for task, _ in pairs:
+        registry.find_prompt(task, style)
+        registry.find_scorer(task, scorer)
+    for task in scored:
         registry.check_scorer(task, scorer, has_judge=judge is not None)
     asked = _judge(judge, judge_model)
-    plans = []
-    for (task, split), found in zip(pairs, styles, strict=True):
-        dataset = load(task, split, data=data)
-        if limit is not None:
-            dataset = replace(dataset, items=subset(dataset.items, limit))
-            report.note(f"{dataset.protocol}: {len(dataset.items):,} items of --limit {limit} (whole clusters)")
-        plans.append(TaskPlan(dataset=dataset, style=style, prompt=found, limit=limit))
-    chosen = {
+    plans = tuple(_task_plan(task, split, style=style, data=data, limit=limit) for task, split in pairs)
+    drawn = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "top_p": top_p,
         "top_k": top_k,
         "repetition_penalty": repetition_penalty,
     }
-    preset_values = {name: getattr(given, name) for name in chosen} if given else {}
-    explicit = {name: value for name, value in chosen.items() if value is not None}
     opened = open_engine(
         engine,
         model,
-        sampling=Sampling(samples=samples, seed=seed, **{**preset_values, **explicit}),
-        min_pixels=min_pixels or (given.min_pixels if given else None),
-        max_pixels=max_pixels or (given.max_pixels if given else None),
+        sampling=_sampling(given, drawn, samples=samples, seed=seed),
+        min_pixels=_pixels(min_pixels, given.min_pixels if given else None),
+        max_pixels=_pixels(max_pixels, given.max_pixels if given else None),
         batch_size=batch_size,
         dtype=dtype,
         device=device,
@@ -125,10 +127,17 @@ def evaluate(
         text_only=True if text_only else None,
     )
     system = system_prompt if system_prompt is not None else given.system if given else None
-    run(Plan(tasks=tuple(plans), samples=samples, system_prompt=system), opened, out)
-    rows = rescore.score_run(
-        out, scorer=scorer, data=data, judge=asked, allow_missing=allow_missing, only=[task.name for task, _ in pairs]
-    )
+    run(Plan(tasks=plans, samples=samples, system_prompt=system), opened, out)
+    for task, split in pairs:
+        if task not in scored:
+            report.note(
+                f"{task.name} {split}: its answers are not public; responses written to {out / task.name}; "
+                "send them to the authors"
+            )
+    rows = []
+    if scored:
+        names = [task.name for task in scored]
+        rows = rescore.score_run(out, scorer=scorer, data=data, judge=asked, allow_missing=allow_missing, only=names)
     _print(rows, breakdown=breakdown, as_json=as_json)
 
 
@@ -151,21 +160,23 @@ def agreement(
     """Compare a scorer with the verdicts that files of responses carry (official_correct)."""
     if write_card:
         from ahabench.harness.agreement_card import CARD, card
+        from ahabench.harness.disk import replace_file
 
         target = out or CARD
-        text = "\n".join(card(folder, data) for folder in files)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        replace_file(target, ["\n".join(card(folder, data) for folder in files).encode()])
         print(target)
         return
-    from ahabench.harness.agreement import agreement as measure
+    from ahabench.harness.agreement import agreements
     from ahabench.harness.dataset import load
 
     if task is None:
         raise UsageError("give --task NAME, or --report for every task of a folder")
     found, split = _one_task(task)
     dataset = load(found, split, data=data)
-    rows = [measure(dataset, scorer, file).as_row() for file in files]
+    rows = [row.as_row() for row in agreements(dataset, scorer, files)]
+    rules = registry.find_scorer(found, scorer)
+    left_out = rules.excluded & {item.id for item in dataset.items}
+    report.note_excluded(dataset.protocol, f"{scorer}@{rules.version}", left_out)
     if as_json:
         report.print_json(rows)
     else:
@@ -177,7 +188,9 @@ def score(
         Path, typer.Argument(help="A run directory, or JSONL with item_id and response.", metavar="RUN|FILE")
     ],
     task: Annotated[str | None, typer.Option("--task", help="NAME or NAME:SPLIT; a run knows its own.")] = None,
-    scorer: ScorerName = "robust",
+    scorer: Annotated[
+        str | None, typer.Option("--scorer", help="robust (the default), official or vlmevalkit.")
+    ] = None,
     data: Data = None,
     out: Annotated[
         Path | None, typer.Option(help="Run directory to write for a FILE; default: FILE without its suffix.")
@@ -197,20 +210,23 @@ def score(
     """Score a run again, or score anybody's responses."""
     from ahabench.harness import rescore
 
+    rules = scorer or "robust"
     if explain is not None:
-        rows = rescore.explain_item(source, explain, task=_one_task(task) if task else None, scorer=scorer, data=data)
+        rows = rescore.explain_item(source, explain, task=_one_task(task) if task else None, scorer=rules, data=data)
         if as_json:
             report.print_json(rows)
         else:
             report.print_explanations(rows)
         return
+    if verdicts is not None and (scorer is not None or judge is not None):
+        raise UsageError("--verdicts takes the verdicts that FILE carries; leave --scorer and --judge out")
     asked = _judge(judge, judge_model)
     if source.is_dir():
         if verdicts or out:
             raise UsageError("--verdicts and --out go with a FILE; a run is scored where it stands")
         rows = rescore.score_run(
             source,
-            scorer=scorer,
+            scorer=rules,
             data=data,
             judge=asked,
             allow_missing=allow_missing,
@@ -225,7 +241,7 @@ def score(
                 source,
                 found,
                 split,
-                scorer=scorer,
+                scorer=rules,
                 data=data,
                 out=out or source.with_suffix(""),
                 judge=asked,
@@ -252,7 +268,45 @@ def export(
     print(write_export(load(found, split, data=data), out))
 
 
-def _one_task(name: str) -> tuple[Any, str]:
+def _preset(name: str | None, prompt: str | None) -> "Preset | None":
+    from ahabench.harness.errors import unknown_name
+    from ahabench.harness.prompts import PRESETS
+
+    if name is None:
+        return None
+    if name not in PRESETS:
+        raise unknown_name("preset", name, list(PRESETS))
+    if prompt is not None:
+        raise UsageError(f"--preset {name} asks with the prompt style {PRESETS[name].prompt!r}; leave --prompt out")
+    return PRESETS[name]
+
+
+def _task_plan(task: Task, split: str, *, style: str, data: Path | None, limit: int | None) -> "TaskPlan":
+    from ahabench.harness.dataset import load, subset
+    from ahabench.harness.runner import TaskPlan
+
+    dataset = load(task, split, data=data)
+    if limit is not None:
+        dataset = replace(dataset, items=subset(dataset.items, limit))
+        report.note(f"{dataset.protocol}: {len(dataset.items):,} items of --limit {limit} (whole clusters)")
+    return TaskPlan(dataset=dataset, style=style, prompt=registry.find_prompt(task, style), limit=limit)
+
+
+def _sampling(preset: "Preset | None", flags: Mapping[str, Any], *, samples: int, seed: int) -> "Sampling":
+    """Return how to draw; a flag goes before a preset."""
+    from ahabench.harness.sampling import Sampling
+
+    values = {name: getattr(preset, name) for name in flags} if preset else {}
+    values |= {name: value for name, value in flags.items() if value is not None}
+    return Sampling(samples=samples, seed=seed, **values)
+
+
+def _pixels(flag: int | None, preset: int | None) -> int | None:
+    """Return a limit; a flag goes before a preset, and 0 takes the preset's limit away."""
+    return preset if flag is None else flag or None
+
+
+def _one_task(name: str) -> tuple[Task, str]:
     pairs = registry.parse_tasks(name)
     if len(pairs) != 1:
         raise UsageError(f"--task takes one task, found {name!r}")
@@ -269,9 +323,7 @@ def _judge(url: str | None, model: str | None) -> Any:
         raise UsageError("--judge URL goes with --judge-model NAME")
     from ahabench.harness.judge import Judge
 
-    cache = Path.home() / ".cache" / "ahabench" / "judge.sqlite"
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    judge = Judge(url, model, cache=cache)
+    judge = Judge(url, model, cache=Path.home() / ".cache" / "ahabench" / "judge.sqlite")
     judge.probe()
     return judge
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ahabench.harness.disk import replace_file
 from ahabench.harness.errors import DatasetError, UsageError, unknown_name
 from ahabench.harness.images import ImageFile, TableImage
 from ahabench.harness.types import AnswerType, HubDataset, Item, Row, Split, Task
@@ -116,24 +117,31 @@ def subset(items: Sequence[Item], limit: int, *, seed: int = 0) -> tuple[Item, .
 def write_export(dataset: Dataset, out: Path) -> Path:
     """Write a split as `items.jsonl` with its image files beside it, and return the file.
 
+    The file appears once all is written; an export that failed can be made again in the same folder.
+
     Raises:
-        UsageError: the folder already holds an export.
+        UsageError: the folder already holds an export, or the disk refuses.
+        DatasetError: an image is missing.
     """
     target = out / EXPORT_FILE
     if target.exists():
         raise UsageError(f"{target} exists already; give an empty --out folder")
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    with target.open("x", encoding="ascii") as file:
-        for place, item in enumerate(dataset.items):
-            paths = []
-            for number, image in enumerate(item.images):
-                # Not named by the item: an id may be no file name, or lead out of the folder.
-                name = f"images/{place:05}_{number}.img"
-                (out / name).write_bytes(image.read())
-                paths.append(name)
-            row = {"task": dataset.task.name, "split": dataset.split, **_as_json(item), "images": paths}
-            file.write(json.dumps(row) + "\n")
+    replace_file(target, _exported_lines(dataset, out))
     return target
+
+
+def _exported_lines(dataset: Dataset, out: Path) -> Iterator[bytes]:
+    """Yield the lines of an export, each after its images have been written."""
+    (out / "images").mkdir(exist_ok=True)
+    for place, item in enumerate(dataset.items):
+        paths = []
+        for number, image in enumerate(item.images):
+            # Not named by the item: an id may be no file name, or lead out of the folder.
+            name = f"images/{place:05}_{number}.img"
+            (out / name).write_bytes(image.read())
+            paths.append(name)
+        row = {"task": dataset.task.name, "split": dataset.split, **_as_json(item), "images": paths}
+        yield json.dumps(row).encode("ascii") + b"\n"
 
 
 def read_export(folder: Path, task: Task, split: str) -> Iterator[Item]:

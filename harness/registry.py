@@ -5,49 +5,89 @@ an entry point in the group `ahabench.tasks`. Neither is imported before somebod
 """
 
 import importlib
+import multiprocessing
 import pkgutil
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from typing import NamedTuple
 
 from ahabench.harness.errors import UsageError, unknown_name
+from ahabench.harness.report import note
 from ahabench.harness.types import PromptStyle, Scorer, Task
 
 GROUP = "ahabench.tasks"
+
+
+class _Found(NamedTuple):
+    usable: dict[str, Task]
+    unusable: dict[str, str]
+    """Why a name that a stranger's package declares stands for no task."""
 
 
 @cache
 def tasks() -> dict[str, Task]:
     """Return every installed task by name, sorted.
 
-    Raises:
-        UsageError: two packages give tasks of the same name, or an entry point is no task.
+    A stranger's task that cannot be used is left out and said once on stderr; it must not take the others along.
     """
-    folder = importlib.import_module(GROUP)
-    found: dict[str, Task] = {}
-    for module in pkgutil.iter_modules(folder.__path__):
-        task = getattr(importlib.import_module(f"{GROUP}.{module.name}"), "TASK", None)
-        if isinstance(task, Task):
-            found[task.name] = task
-    for point in entry_points(group=GROUP):
-        task = point.load()
-        if not isinstance(task, Task):
-            raise UsageError(f"the entry point {point.name!r} of {GROUP} is a {type(task).__name__}, wanted a Task")
-        if task.name in found:
-            raise UsageError(f"two installed packages have a task {task.name!r}; uninstall one ({point.value})")
-        found[task.name] = task
-    return dict(sorted(found.items()))
+    usable, unusable = _found()
+    # A worker process would only repeat what its parent said.
+    if multiprocessing.parent_process() is None:
+        for why in unusable.values():
+            note(f"left out: {why}")
+    return dict(sorted(usable.items()))
 
 
 def find_task(name: str) -> Task:
     """Return a task by name.
 
     Raises:
-        UsageError: there is none; the message names the nearest.
+        UsageError: there is none, and the message names the nearest; or its package cannot be used.
     """
     known = tasks()
-    if name not in known:
-        raise unknown_name("task", name, list(known))
-    return known[name]
+    if name in known:
+        return known[name]
+    if why := _found().unusable.get(name):
+        raise UsageError(why)
+    raise unknown_name("task", name, list(known))
+
+
+def _found() -> _Found:
+    ours: dict[str, Task] = {}
+    folder = importlib.import_module(GROUP)
+    for module in pkgutil.iter_modules(folder.__path__):
+        task = getattr(importlib.import_module(f"{GROUP}.{module.name}"), "TASK", None)
+        if isinstance(task, Task):
+            ours[task.name] = task
+    unusable: dict[str, str] = {}
+    theirs: dict[str, list[tuple[EntryPoint, Task]]] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        try:
+            task = _load(point)
+        except UsageError as error:
+            unusable[point.name] = str(error)
+        else:
+            theirs.setdefault(task.name, []).append((point, task))
+    usable = dict(ours)
+    for name, declared in theirs.items():
+        if name not in ours and len({point.value for point, _ in declared}) == 1:
+            usable[name] = declared[0][1]
+        else:
+            # Ours stays; of two strangers' neither is taken, because which one would be a matter of chance.
+            where = ", ".join(point.value for point, _ in declared)
+            unusable[name] = f"two installed packages have a task {name!r}; uninstall one ({where})"
+    return _Found(usable, unusable)
+
+
+def _load(point: EntryPoint) -> Task:
+    try:
+        task = point.load()
+    except (Exception, SystemExit) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise UsageError(f"the task {point.name!r} of {point.value} cannot be loaded: {why}") from error
+    if not isinstance(task, Task):
+        raise UsageError(f"the entry point {point.name!r} of {GROUP} is a {type(task).__name__}, wanted a Task")
+    return task
 
 
 def parse_tasks(names: str) -> list[tuple[Task, str]]:

@@ -2,23 +2,40 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ahabench.harness.types import Task
 
 
 def note(text: str) -> None:
     """Print one line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def note_excluded(protocol: str, scorer: str, item_ids: Iterable[str]) -> None:
+    """Say on stderr which items a scorer leaves out, if it leaves out any."""
+    if listed := ", ".join(sorted(item_ids)):
+        note(f"{protocol}: left out by {scorer}: {listed}")
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, with escapes for what a terminal would obey or cannot show."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def print_json(value: Any) -> None:
-    """Print a value for machines."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    """Print a value for machines, as it is where stdout can hold it and in ASCII elsewhere."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    print(text)
 
 
 def percent(value: float | None) -> str:
@@ -34,42 +51,47 @@ def interval(ci95: Sequence[float] | None) -> str:
 def print_metrics(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the metrics of tasks, headline first, each with its n, interval and protocol."""
     for row in rows:
-        table = Table(
-            title=f"{row['task']} {row['split']} · {row['prompt']} · {row['scorer']}", title_justify="left", box=None
-        )
+        table = Table(box=None)
         for name, justify in (("metric", "left"), ("%", "right"), ("95 % interval", "left"), ("n", "right")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         names = sorted(row["metrics"], key=lambda name: name != row["headline"])
         for name in names:
             estimate = row["metrics"][name]
-            label = f"[bold]{name}[/bold]" if name == row["headline"] else name
-            table.add_row(label, percent(estimate["value"]), interval(estimate["ci95"]), f"{estimate['n']:,}")
+            label = _text(name, style="bold" if name == row["headline"] else "")
+            table.add_row(label, *_cells(estimate), f"{estimate['n']:,}")
         console = _console()
+        _print_title(console, f"{row['task']} {row['split']} · {row['prompt']} · {row['scorer']}")
         console.print(table)
-        console.print(f"  {_rates(row)}", highlight=False)
+        console.print(_text(f"  {_rates(row)}"))
+        if "judge" in row:
+            failures = row["judge"]["failures"]
+            failed = f"failed on {failures:,} responses, which stay unanswered" if failures else "no failures"
+            console.print(_text(f"  judge {row['judge']['model']}: {failed}"))
         console.print()
 
 
 def print_breakdown(row: Mapping[str, Any]) -> None:
     """Print every breakdown of one task."""
     for tag, values in row["breakdown"].items():
-        table = Table(title=f"{row['task']} by {tag}", title_justify="left", box=None)
+        table = Table(box=None)
         names = list(next(iter(values.values()), {}))
-        table.add_column(tag)
+        table.add_column(_text(tag), overflow="fold")
         for name in names:
-            table.add_column(f"{name} %", justify="right")
+            table.add_column(_text(f"{name} %"), justify="right")
             table.add_column("95 % interval")
         table.add_column("n", justify="right")
         for value, estimates in values.items():
             cells = [cell for name in names for cell in _cells(estimates[name])]
-            table.add_row(value, *cells, f"{max(estimates[name]['n'] for name in names):,}")
-        _console().print(table)
+            table.add_row(_text(value), *cells, f"{max(estimates[name]['n'] for name in names):,}")
+        console = _console()
+        _print_title(console, f"{row['task']} by {tag}")
+        console.print(table)
+        console.print()
 
 
 def print_agreement(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print how a scorer agrees with the carried verdicts, one file a row."""
-    title = f"{rows[0]['task']} · {rows[0]['scorer']}" if rows else "nothing to compare"
-    table = Table(title=title, title_justify="left", box=None)
+    table = Table(box=None)
     table.add_column("model", overflow="fold")
     for name in ("n", "agree %", "κ", "FP", "FN", "none", "ours %", "file %"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -78,8 +100,10 @@ def print_agreement(rows: Sequence[Mapping[str, Any]]) -> None:
         kappa = "-" if row["kappa"] is None else f"{row['kappa']:.3f}"
         counts = [str(row[name]) for name in ("false_positive", "false_negative", "no_answer")]
         shares = [percent(row["accuracy"]), percent(row["official_accuracy"])]
-        table.add_row(row["model"], str(row["n"]), agree, kappa, *counts, *shares)
-    _console().print(table)
+        table.add_row(_text(row["model"]), str(row["n"]), agree, kappa, *counts, *shares)
+    console = _console()
+    _print_title(console, f"{rows[0]['task']} · {rows[0]['scorer']}" if rows else "nothing to compare")
+    console.print(table)
 
 
 def print_explanations(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -87,7 +111,7 @@ def print_explanations(rows: Sequence[Mapping[str, Any]]) -> None:
     console = _console()
 
     def show(text: str) -> None:
-        console.print(text, markup=False, highlight=False)
+        console.print(_text(text))
 
     for row in rows:
         show(f"item {row['item_id']} ({row['answer_type']}), gold {row['gold']!r}, options {row['choices'] or '-'}")
@@ -107,7 +131,7 @@ def print_tasks(tasks: Sequence[Task]) -> None:
         table.add_column(name, overflow="fold")
     for task in tasks:
         splits = ", ".join(f"{name} ({split.n_items:,})" for name, split in task.splits.items())
-        table.add_row(task.name, splits, task.headline, task.licence)
+        table.add_row(*map(_text, (task.name, splits, task.headline, task.licence)))
     _console().print(table)
 
 
@@ -144,33 +168,39 @@ def print_task(task: Task) -> None:
     """Print all that is known of a task: sizes, sources, styles, scorers, known defects."""
     row = task_row(task)
     console = _console()
-    console.print(
-        f"[bold]{task.title}[/bold] ({task.name}@{task.version})  {task.paper}  {task.licence}", highlight=False
-    )
+    _print_title(console, f"{task.title} ({task.name}@{task.version})  {task.paper}  {task.licence}")
+    lines = []
     for name, split in row["splits"].items():
         mark = " (default)" if name == task.default_split else ""
         hidden = "" if split["answers"] else ", answers withheld"
-        console.print(
-            f"  split {name}{mark}: {split['n_items']:,} items{hidden}, hub {split['hub'] or '-'}", highlight=False
-        )
-    console.print(f"  headline: {task.headline}; metrics: {', '.join(row['metrics'])}", highlight=False)
-    console.print(f"  breakdowns: {', '.join(row['breakdowns']) or '-'}", highlight=False)
-    console.print(
-        f"  prompts: {', '.join(f'{name}@{version}' for name, version in row['prompts'].items())}", highlight=False
-    )
+        lines.append(f"split {name}{mark}: {split['n_items']:,} items{hidden}, hub {split['hub'] or '-'}")
+    lines.append(f"headline: {task.headline}; metrics: {', '.join(row['metrics'])}")
+    lines.append(f"breakdowns: {', '.join(row['breakdowns']) or '-'}")
+    lines.append(f"prompts: {', '.join(f'{name}@{version}' for name, version in row['prompts'].items())}")
     for name, scorer in row["scorers"].items():
         needs = ", needs a judge's extraction" if scorer["needs_judge"] else ""
         out = f", leaves out {', '.join(scorer['excluded'])}" if scorer["excluded"] else ""
-        console.print(f"  scorer {name}@{scorer['version']}{needs}{out}", highlight=False)
+        lines.append(f"scorer {name}@{scorer['version']}{needs}{out}")
     if task.bad_items:
-        console.print(f"  known bad items ({len(task.bad_items)}):", highlight=False)
-        for item_id, reason in task.bad_items.items():
-            console.print(f"    {item_id}: {reason}", highlight=False, markup=False)
+        lines.append(f"known bad items ({len(task.bad_items)}):")
+        lines += [f"  {item_id}: {reason}" for item_id, reason in task.bad_items.items()]
+    for line in lines:
+        console.print(_text(f"  {line}"))
 
 
 def _console() -> Console:
     # Rich guesses 80 columns for a pipe; a table in a file or a CI log must not be cut.
     return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def _print_title(console: Console, title: str) -> None:
+    # Not as the title of a table, where it would be wrapped to the table's width.
+    console.print(_text(title, style="bold"))
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Return a text that rich prints as it stands: names and answers may look like markup."""
+    return Text(printable(text), style=style)
 
 
 def _cells(estimate: Mapping[str, Any]) -> tuple[str, str]:

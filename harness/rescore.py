@@ -10,9 +10,9 @@ from ahabench.harness.agreement import carried_verdicts
 from ahabench.harness.dataset import Dataset, load, subset
 from ahabench.harness.errors import IncomparableRunsError, IncompleteRunError, UsageError
 from ahabench.harness.explain import explain
-from ahabench.harness.judge import Judge
-from ahabench.harness.manifest import JudgeRecord, Manifest, TaskRecord, read_manifest, write_manifest
-from ahabench.harness.report import note
+from ahabench.harness.judge import JUDGE_PROMPT_VERSION, Judge
+from ahabench.harness.manifest import MANIFEST, JudgeRecord, Manifest, TaskRecord, read_manifest, write_manifest
+from ahabench.harness.report import note, note_excluded
 from ahabench.harness.runlog import (
     METRICS,
     RESPONSES,
@@ -22,8 +22,16 @@ from ahabench.harness.runlog import (
     write_responses,
     write_verdicts,
 )
-from ahabench.harness.score import Scores, check_known, collect, judge_responses, summarise
-from ahabench.harness.types import Task
+from ahabench.harness.score import (
+    Scores,
+    check_answers,
+    check_known,
+    check_scorable,
+    collect,
+    judge_responses,
+    summarise,
+)
+from ahabench.harness.types import Response, Task
 
 
 def score_run(
@@ -37,6 +45,8 @@ def score_run(
 ) -> list[dict[str, Any]]:
     """Write verdicts and metrics beside the responses of every task of a run, and return the metrics.
 
+    Nothing is written before every task has been judged. A split whose answers are withheld is said and left out.
+
     Args:
         run: a directory with `run.json`.
         scorer: a scorer that every task of the run has.
@@ -46,7 +56,8 @@ def score_run(
         only: these tasks of the run; all if `None`.
 
     Raises:
-        UsageError: the directory is no run, or lacks the task.
+        UsageError: the directory is no run, lacks the task, holds nothing but splits whose answers are withheld, or
+            has a damaged row.
         IncomparableRunsError: the items are not those that the run answered.
         IncompleteRunError: responses are missing and that is not allowed; the verdicts are written all the same.
     """
@@ -55,21 +66,20 @@ def score_run(
     for name in names:
         if name not in manifest.tasks:
             raise UsageError(f"{run} holds no responses to {name}; it has {', '.join(manifest.tasks) or 'none'}")
-    prepared = [(name, _items_of(manifest.tasks[name], name, data, run)) for name in names]
-    for _, dataset in prepared:
-        registry.find_scorer(dataset.task, scorer)
+    names = _with_answers(manifest, names)
+    prepared = [_items_of(manifest.tasks[name], name, data, run) for name in names]
+    judged = _judge_all(run, prepared, scorer, judge, manifest.sampling.samples)
     rows, incomplete = [], []
-    for name, dataset in prepared:
-        responses = list(read_responses(run / name / RESPONSES))
-        scores = judge_responses(dataset, scorer, responses, judge=judge, n_samples=manifest.sampling.samples)
+    for name, scores in zip(names, judged, strict=True):
         prompt = manifest.tasks[name].prompt
         style = f"{prompt.style}@{prompt.version}" if prompt else "unknown"
         try:
             rows.append(_derive(run / name, scores, style, allow_missing, judge))
         except IncompleteRunError as error:
             incomplete.append(error)
-    if judge is not None:
-        write_manifest(run, manifest.model_copy(update={"judge": _judge_record(judge)}))
+    record = _judge_record(manifest, names, judge)
+    if record != manifest.judge:
+        write_manifest(run, manifest.model_copy(update={"judge": record}))
     if incomplete:
         raise incomplete[0]
     return rows
@@ -89,7 +99,8 @@ def score_file(
 ) -> dict[str, Any]:
     """Score a JSONL file of responses, write it as a run, and return the metrics.
 
-    What a bare file does not know (prompt, sampling, engine) stays unknown in the manifest.
+    What a bare file does not know (prompt, sampling, engine) stays unknown in the manifest. Several benchmarks' files
+    may go into one run.
 
     Args:
         file: rows with item_id and response, and perhaps sample_index, finish_reason, official_extraction.
@@ -97,29 +108,34 @@ def score_file(
         split: its split.
         scorer: one of the task's scorers; not used with `field`.
         data: where the items are, as for `dataset.load`.
-        out: the run directory to write; it may hold an earlier scoring of the same file.
+        out: the run directory to write; it may hold an earlier scoring of the same responses, and other benchmarks'.
         judge: reads what the rules could not.
         allow_missing: aggregate although items have no row.
         field: aggregate the verdicts that the rows carry under this key, instead of scoring.
 
     Raises:
-        UsageError: a row is malformed or names an item that the task has not; `out` is another file's run.
+        UsageError: a row is malformed or names an item that the task has not; the answers of the split are withheld;
+            `out` is an engine's run.
         IncompleteRunError: items have no row and that is not allowed; the verdicts are written all the same.
     """
+    check_answers(task, split)
     dataset = load(task, split, data=data)
     responses = list(read_responses(file))
+    old = _earlier(out, file, task, responses)
     if field is not None:
         scores = collect(dataset, f"file:{field}", carried_verdicts(file, field))
     else:
         scores = judge_responses(dataset, scorer, responses, judge=judge)
-    manifest = Manifest(
-        status="incomplete" if scores.missing else "complete",
-        tasks={task.name: _record(dataset)},
-        judge=_judge_record(judge) if judge else None,
+    others = {name: record for name, record in old.tasks.items() if name != task.name}
+    whole = not scores.missing and not (others and old.status != "complete")
+    manifest = old.model_copy(
+        update={
+            "status": "complete" if whole else "incomplete",
+            "tasks": {**old.tasks, task.name: _record(dataset)},
+            "judge": _judge_record(old, [task.name], judge),
+        }
     )
-    _check_out(out, file, task)
     folder = out / task.name
-    folder.mkdir(parents=True, exist_ok=True)
     write_responses(folder / RESPONSES, responses)
     write_manifest(out, manifest)
     return _derive(folder, scores, "unknown", allow_missing, judge)
@@ -159,6 +175,39 @@ def explain_item(
     return rows
 
 
+def _with_answers(manifest: Manifest, names: Sequence[str]) -> list[str]:
+    """Return the tasks whose answers are public; the others are said.
+
+    Raises:
+        UsageError: there are none.
+    """
+    public, withheld = [], []
+    for name in names:
+        try:
+            check_answers(registry.find_task(name), manifest.tasks[name].split)
+            public.append(name)
+        except UsageError as error:
+            withheld.append(error)
+    if withheld and not public:
+        raise withheld[0]
+    for refusal in withheld:
+        note(str(refusal))
+    return public
+
+
+def _judge_all(
+    run: Path, prepared: Sequence[Dataset], scorer: str, judge: Judge | None, n_samples: int | None
+) -> list[Scores]:
+    """Return the scores of every task; whatever refuses one does so before the judge is asked about another."""
+    responses = [list(read_responses(run / dataset.task.name / RESPONSES)) for dataset in prepared]
+    for dataset, said in zip(prepared, responses, strict=True):
+        check_scorable(dataset, scorer, said, has_judge=judge is not None)
+    return [
+        judge_responses(dataset, scorer, said, judge=judge, n_samples=n_samples)
+        for dataset, said in zip(prepared, responses, strict=True)
+    ]
+
+
 def _derive(folder: Path, scores: Scores, prompt: str, allow_missing: bool, judge: Judge | None) -> dict[str, Any]:
     """Write verdicts and metrics; stale metrics of an incomplete run are removed."""
     write_verdicts(folder / VERDICTS, (row.as_row() for row in scores.judged))
@@ -167,6 +216,7 @@ def _derive(folder: Path, scores: Scores, prompt: str, allow_missing: bool, judg
             f"{scores.dataset.protocol}: the judge failed on {scores.judge_failures:,} responses, "
             "they stay no_answer; run `ahabench score` again when it is back"
         )
+    note_excluded(scores.dataset.protocol, scores.scorer, scores.excluded)
     try:
         metrics, refused = summarise(scores, prompt=prompt, allow_missing=allow_missing)
     except IncompleteRunError:
@@ -176,8 +226,6 @@ def _derive(folder: Path, scores: Scores, prompt: str, allow_missing: bool, judg
         metrics["judge"] = {"model": judge.served_model, "failures": scores.judge_failures}
     for line in refused:
         note(line)
-    if scores.excluded:
-        note(f"{scores.dataset.protocol}: left out by {scores.scorer}: {', '.join(sorted(scores.excluded))}")
     write_metrics(folder / METRICS, metrics)
     return metrics
 
@@ -204,18 +252,39 @@ def _record(dataset: Dataset) -> TaskRecord:
     )
 
 
-def _judge_record(judge: Judge) -> JudgeRecord:
-    return JudgeRecord(model=judge.model, url=judge.url, served_model=judge.served_model)
+def _judge_record(manifest: Manifest, names: Sequence[str], judge: Judge | None) -> JudgeRecord | None:
+    """Return whose readings stand in the run's verdicts, once these tasks have been scored with `judge`."""
+    if judge is not None:
+        return JudgeRecord(
+            model=judge.model, url=judge.url, served_model=judge.served_model, prompt_version=JUDGE_PROMPT_VERSION
+        )
+    return manifest.judge if manifest.tasks.keys() - set(names) else None
 
 
-def _check_out(out: Path, file: Path, task: Task) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
+def _earlier(out: Path, file: Path, task: Task, responses: list[Response]) -> Manifest:
+    """Return the manifest of the run of files to go on with, a new one where there is none.
+
+    Raises:
+        UsageError: something else stands there, that must not be lost.
+    """
+    if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file, wanted a run directory")
-    if any(out.iterdir()) and not (out / "run.json").exists():
-        raise UsageError(f"--out {out} is not empty and holds no run; give a new folder for {file.name}")
-    if (out / "run.json").exists() and read_manifest(out).engine.name is not None:
+    if not (out / MANIFEST).exists():
+        if out.exists() and any(out.iterdir()):
+            raise UsageError(f"--out {out} is not empty and holds no run; give a new folder for {file.name}")
+        return Manifest(status="complete")
+    manifest = read_manifest(out)
+    if manifest.engine.name is not None:
         raise UsageError(
             f"--out {out} is a run of an engine, its {task.name} responses would be lost; give a new folder"
         )
+    path = out / task.name / RESPONSES
+    if path.exists() and list(read_responses(path)) != [_as_kept(response) for response in responses]:
+        # They are a copy of an earlier FILE, which the user may have corrected since.
+        note(f"{out} held other {task.name} responses; it has those of {file.name} now")
+    return manifest
+
+
+def _as_kept(response: Response) -> Response:
+    """Return a response as it comes back from a run's file, where only what has no text has an error."""
+    return response if response.text is None else replace(response, error=None)

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -17,6 +17,9 @@ from ahabench.harness.types import Estimate, Item, Response, Result, Scorer, Sta
 
 CHUNK = 256
 """Responses that a worker process takes at a time."""
+
+MAX_SAMPLES = 1_024
+"""Samples per item that a file may have by its sample indices alone: every key up to them is listed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +83,9 @@ def judge_responses(
     """
     scorer = registry.find_scorer(dataset.task, scorer_name)
     items = {item.id: item for item in without_images(dataset.items)}
-    check_known(dataset, (response.item_id for response in responses))
+    check_scorable(dataset, scorer_name, responses, has_judge=judge is not None)
     counted = [response for response in responses if response.item_id not in scorer.excluded]
-    if counted and all(response.extraction is None for response in counted):
-        registry.check_scorer(dataset.task, scorer_name, has_judge=judge is not None)
-    verdicts = list(_verdicts(dataset.task, scorer_name, items, counted, workers))
+    verdicts = list(settle(dataset.task, scorer_name, items, counted, workers=workers))
     failures = 0
     if judge is not None:
         verdicts, failures = _ask(judge, scorer, items, counted, verdicts)
@@ -114,12 +115,17 @@ def collect(
     """Return verdicts in the data set's order, with the keys that have none.
 
     Raises:
-        UsageError: a verdict belongs to no item.
+        UsageError: a verdict belongs to no item, or the largest sample index is beyond `MAX_SAMPLES`.
     """
     judged = list(judged)
     check_known(dataset, (row.item_id for row in judged))
     by_key = {(row.item_id, row.sample_index): row for row in judged}
     samples = n_samples or 1 + max((index for _, index in by_key), default=0)
+    if n_samples is None and samples > MAX_SAMPLES:
+        raise UsageError(
+            f"{dataset.protocol}: a row has the sample_index {samples - 1}, wanted at most {MAX_SAMPLES - 1:,}; "
+            "number the samples of an item from 0"
+        )
     ids = [item.id for item in dataset.items if item.id not in excluded]
     keys = [(item_id, index) for item_id in ids for index in range(samples)]
     missing = tuple(key for key in keys if key not in by_key or by_key[key].verdict.status is Status.ERROR)
@@ -139,14 +145,11 @@ def judge_one(scorer: Scorer, item: Item, response: Response) -> Verdict:
     if response.text is None:
         return Verdict(status=Status.ERROR, rule="not-generated")
     if scorer.read is not None:
-        verdict = scorer.read(item, response)
-    elif response.extraction is not None:
-        verdict = scorer.compare(item, response.extraction)
-    else:
-        verdict = Verdict(status=Status.NO_ANSWER, rule="no-extraction")
-    if verdict.status is Status.NO_ANSWER and response.finish_reason == "length":
-        return replace(verdict, status=Status.TRUNCATED)
-    return verdict
+        return _truncated(scorer.read(item, response), response)
+    if response.extraction is not None:
+        return _truncated(scorer.compare(item, response.extraction), response)
+    # Nobody has read it yet, so nobody knows whether it was cut off before an answer.
+    return Verdict(status=Status.NO_ANSWER, rule="no-extraction")
 
 
 def summarise(
@@ -164,8 +167,7 @@ def summarise(
         UsageError: the authors withhold the answers of this split.
     """
     task, split = scores.dataset.task, scores.dataset.split
-    if not task.splits[split].answers_public:
-        raise UsageError(f"{task.name} {split}: its answers are not public; send the responses to the authors")
+    check_answers(task, split)
     if scores.missing and not allow_missing:
         item_id, index = scores.missing[0]
         raise IncompleteRunError(
@@ -199,6 +201,29 @@ def estimate_row(estimate: Estimate) -> dict[str, Any]:
     return row | {"ci95": list(estimate.ci95) if estimate.ci95 else None}
 
 
+def check_answers(task: Task, split: str) -> None:
+    """Refuse a split that cannot be scored here.
+
+    Raises:
+        UsageError: the authors withhold the answers of this split.
+    """
+    if not task.splits[split].answers_public:
+        raise UsageError(f"{task.name} {split}: its answers are not public; send the responses to the authors")
+
+
+def check_scorable(dataset: Dataset, scorer_name: str, responses: Sequence[Response], *, has_judge: bool) -> None:
+    """Refuse responses that a scorer cannot score.
+
+    Raises:
+        UsageError: a response belongs to no item, or the scorer needs a judge's extraction and there is none.
+    """
+    scorer = registry.find_scorer(dataset.task, scorer_name)
+    check_known(dataset, (response.item_id for response in responses))
+    counted = [response for response in responses if response.item_id not in scorer.excluded]
+    if counted and all(response.extraction is None for response in counted):
+        registry.check_scorer(dataset.task, scorer_name, has_judge=has_judge)
+
+
 def check_known(dataset: Dataset, item_ids: Iterable[str]) -> None:
     """Refuse ids that are no item's.
 
@@ -214,9 +239,30 @@ def check_known(dataset: Dataset, item_ids: Iterable[str]) -> None:
             )
 
 
-def _verdicts(
-    task: Task, scorer_name: str, items: dict[str, Item], responses: Sequence[Response], workers: int | None
+def _truncated(verdict: Verdict, response: Response) -> Verdict:
+    """Return the verdict of somebody who looked for an answer; without one, a response may have been cut off."""
+    if verdict.status is Status.NO_ANSWER and response.finish_reason == "length":
+        return replace(verdict, status=Status.TRUNCATED)
+    return verdict
+
+
+def settle(
+    task: Task,
+    scorer_name: str,
+    items: Mapping[str, Item],
+    responses: Sequence[Response],
+    *,
+    workers: int | None = None,
 ) -> Iterator[Verdict]:
+    """Yield the verdict of a scorer's rules on each response, in order, spread over processes where there are many.
+
+    Args:
+        task: the benchmark.
+        scorer_name: one of its scorers.
+        items: by id, without their images; every response's item is among them.
+        responses: what was answered.
+        workers: processes at most; as many as there are cores if `None`.
+    """
     processes = min(workers or os.cpu_count() or 1, 1 + len(responses) // (4 * CHUNK))
     if processes == 1:
         scorer = registry.find_scorer(task, scorer_name)
@@ -231,10 +277,10 @@ def _verdicts(
             yield from verdicts
 
 
-_worker: tuple[Scorer, dict[str, Item]]
+_worker: tuple[Scorer, Mapping[str, Item]]
 
 
-def _start_worker(task_name: str, scorer_name: str, items: dict[str, Item]) -> None:
+def _start_worker(task_name: str, scorer_name: str, items: Mapping[str, Item]) -> None:
     global _worker
     _worker = registry.find_scorer(registry.find_task(task_name), scorer_name), items
 
@@ -264,12 +310,14 @@ def _ask(
     for extraction in judge.extract_all(pairs):
         index = open_keys[extraction.item_id, extraction.sample_index]
         failures += extraction.failed
-        if extraction.answer is None:
-            cause = f"judge: {extraction.cause}" if extraction.cause else "judge: no answer"
-            settled[index] = replace(verdicts[index], rule=cause)
-        else:
+        if extraction.answer is not None:
             verdict = scorer.compare(items[extraction.item_id], extraction.answer)
-            settled[index] = replace(verdict, rule=f"judge/{verdict.rule}")
+            # Rules for a judge's replies are called so already.
+            settled[index] = replace(verdict, rule=f"judge/{verdict.rule.removeprefix('judge/')}")
+        elif extraction.cause is not None:
+            settled[index] = replace(verdicts[index], rule=f"judge: {extraction.cause}")
+        else:
+            settled[index] = _truncated(replace(verdicts[index], rule="judge: no answer"), responses[index])
     return settled, failures
 
 

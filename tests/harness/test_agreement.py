@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ahabench.harness import registry
-from ahabench.harness.agreement import Agreement, agreement, carried_verdicts
+from ahabench.harness.agreement import Agreement, agreements, carried_verdicts
 from ahabench.harness.dataset import Dataset, load
 from ahabench.harness.errors import UsageError
 from ahabench.harness.types import Status
@@ -32,6 +32,12 @@ KEYS = [
     "official_accuracy",
 ]
 ZERO_SHOT = ("bard", "chatgpt", "idefics_9b_instruct", "minigpt4_llama2")
+
+
+def agreement(dataset: Dataset, scorer: str, file: Path, **options: str) -> Agreement:
+    """Return the agreement with one file."""
+    (found,) = agreements(dataset, scorer, [file], **options)
+    return found
 
 
 def measured(task: str, scorer: str, files: list[Path], data: Path) -> list[dict[str, Any]]:

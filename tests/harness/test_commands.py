@@ -215,8 +215,8 @@ def test_a_task_with_withheld_answers_keeps_no_other_from_its_score(
 ) -> None:
     (toy / "logicvista").symlink_to(data / "logicvista")
     said, run = tmp_path / "said", tmp_path / "run"
-    ahabench("eval", "m", "--tasks", "toy:hidden", "--engine", f"replay:{write(tmp_path / 's', RIGHT)}", "--data", toy,
-             "--out", run)  # fmt: skip
+    engine = f"replay:{write(tmp_path / 'x.jsonl', RIGHT)}"
+    ahabench("eval", "m", "--tasks", "toy:hidden", "--engine", engine, "--data", toy, "--out", run)
     manifest = read_manifest(run)
     ahabench("score", outputs / "logicvista" / "GIT.jsonl", "--task", "logicvista", "--data", toy, "--out", said)
     # What an engine that answers both leaves behind.

@@ -311,12 +311,10 @@ def test_text_with_quotes_newlines_and_other_scripts_survives_an_export(tmp_path
     assert exported(items, tmp_path / "out").items == items
 
 
-
 @pytest.mark.parametrize("separator", ["\x85", "\u2028", "\u2029"])
 def test_line_separators_of_other_alphabets_survive_an_export(separator: str, tmp_path: Path) -> None:
     items = (plain("1", f"above{separator}below"),)
     assert exported(items, tmp_path / "out").items == items
-
 
 
 def test_half_a_surrogate_pair_survives_an_export(tmp_path: Path) -> None:
@@ -324,11 +322,9 @@ def test_half_a_surrogate_pair_survives_an_export(tmp_path: Path) -> None:
     assert exported(items, tmp_path / "out").items == items
 
 
-
 def test_an_item_id_with_a_slash_survives_an_export(folder: Path, tmp_path: Path) -> None:
     items = (replace(load(TASK, data=folder).items[0], id="algebra/1"),)
     assert pictures(exported(items, tmp_path / "out").items) == [png(0)]
-
 
 
 def test_an_item_id_cannot_lead_out_of_the_folder(folder: Path, tmp_path: Path) -> None:
@@ -336,7 +332,6 @@ def test_an_item_id_cannot_lead_out_of_the_folder(folder: Path, tmp_path: Path) 
     with suppress(AhabenchError):
         exported(items, tmp_path / "out")
     assert not (tmp_path / "outside_0.img").exists()
-
 
 
 @pytest.mark.parametrize("name", ["../secret.txt", "{root}/secret.txt"])

@@ -162,12 +162,10 @@ def test_a_missing_jsonl_file_is_named(tmp_path: Path) -> None:
         list(read_jsonl(tmp_path / "a.jsonl"))
 
 
-
 def test_jsonl_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"a": "\xff"}\n')
     with pytest.raises(DatasetError, match=r"a\.jsonl"):
         list(read_jsonl(tmp_path / "a.jsonl"))
-
 
 
 def test_json_nested_beyond_reason_is_named(tmp_path: Path) -> None:

@@ -116,7 +116,6 @@ def test_the_order_of_items_changes_no_metric(
         assert one.stderr == pytest.approx(other.stderr, abs=1e-9)
 
 
-
 def test_the_order_of_samples_does_not_matter_where_one_answer_has_two_scores() -> None:
     one = result(1, 0, answers=("A", "A"))
     other = result(0, 1, answers=("A", "A"))

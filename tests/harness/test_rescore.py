@@ -220,17 +220,20 @@ def test_another_benchmarks_file_does_not_push_the_first_out_of_its_run(data_fol
     assert joined.status == "incomplete", "the first still is"
 
 
-def test_another_files_responses_are_not_overwritten(data_folder: Path, tmp_path: Path) -> None:
+def test_a_corrected_file_replaces_its_responses_and_says_so(
+    data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
-    odd = {"error": "kept by nobody", "finish_reason": "stop"}
-    score(write(tmp_path / "x.jsonl", RIGHT, **odd), data_folder, run)
+    score(write(tmp_path / "x.jsonl", RIGHT), data_folder, run)
     before = bytes_of(run)
-    score(write(tmp_path / "the-same.jsonl", RIGHT, **odd), data_folder, run)
+    score(write(tmp_path / "the-same.jsonl", RIGHT), data_folder, run)
     assert bytes_of(run) == before
-    for answers, fields in ((RIGHT | {"a1": "3"}, odd), (RIGHT, odd | {"finish_reason": "length"})):
-        with pytest.raises(UsageError, match=r"holds other toy responses than y.jsonl; give another --out"):
-            score(write(tmp_path / "y.jsonl", answers, **fields), data_folder, run)
-    assert bytes_of(run) == before
+    assert capsys.readouterr().err == ""
+
+    corrected = score(write(tmp_path / "y.jsonl", RIGHT | {"a1": "3"}), data_folder, run)
+
+    assert corrected["metrics"]["accuracy"]["value"] == pytest.approx(5 / 6)
+    assert "held other toy responses; it has those of y.jsonl now" in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_written_is_one_clear_error(data_folder: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from ahabench.harness import registry
 from ahabench.harness.dataset import Dataset, load
 from ahabench.harness.errors import IncompleteRunError, UsageError
+from ahabench.harness.judge import Judge
 from ahabench.harness.score import judge_one, judge_responses, summarise
 from ahabench.harness.types import Response, Status
 
@@ -103,6 +104,14 @@ def test_rules_that_only_compare_are_refused_where_nothing_was_extracted(dataset
 def test_what_nobody_has_read_is_not_called_cut_off(dataset: Dataset) -> None:
     said = Response(item_id="a1", text="So it is 2, because", finish_reason="length")
     assert judge_one(dataset.task.scorers["official"], dataset.items[0], said).status is Status.NO_ANSWER
+
+
+def test_rules_for_a_judges_replies_are_not_called_so_twice(data: Path, serve: Callable[..., Any]) -> None:
+    logicvista = load(registry.find_task("logicvista"), data=data)
+    said = [Response(item_id=logicvista.items[0].id, text="It is A.")]
+    with Judge(serve(lambda _: '{"answer": "A"}').url, "reader") as judge:
+        (row,) = judge_responses(logicvista, "official", said, judge=judge).judged
+    assert row.verdict.rule == "judge/letter-list"
 
 
 def test_an_item_that_the_scorer_leaves_out_is_neither_scored_nor_missing(dataset: Dataset) -> None:

@@ -95,7 +95,6 @@ def test_where_every_cluster_agrees_the_interval_is_wilsons(n: int, t: float) ->
     assert clustered_mean([0] * n, range(n)).ci95 == pytest.approx((0, 1 - lower), abs=2e-4)
 
 
-
 def test_agreement_on_a_number_that_is_not_binary_is_agreement_too() -> None:
     # Wilson at p = 0.1, n = 3, t = 4.303: (0.1 + 3.086) / 7.172 -+ 4.303 * sqrt(0.03 + 0.5143) / 7.172.
     assert clustered_mean([0.1] * 3, range(3)).ci95 == pytest.approx((0.0017, 0.8869), abs=1e-3)
