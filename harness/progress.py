@@ -1,9 +1,10 @@
-"""How far a generation has come, on stderr."""
+"""How far a generation or a scoring has come, on stderr."""
 
 import sys
 import threading
 import time
-from typing import Protocol, TextIO
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn
@@ -11,6 +12,8 @@ from rich.progress import Progress as Live
 from rich.text import Text
 
 from ahabench.harness.types import Response
+
+Value = TypeVar("Value")
 
 INTERVAL_S = 10.0
 """Seconds between two lines where there is no terminal."""
@@ -40,6 +43,34 @@ def console_progress(stream: TextIO | None = None) -> Progress:
     """Return a bar for a terminal, or a line every `INTERVAL_S` seconds for anything else; stderr if `None`."""
     stream = stream or sys.stderr
     return Bar(stream) if stream.isatty() else Lines(stream)
+
+
+QUIET_S = 2.0
+"""What takes less is not announced."""
+
+
+def counted(values: Iterable[Value], *, total: int, what: str, stream: TextIO | None = None) -> Iterator[Value]:
+    """Yield the values, and tell a terminal each second, a log every `INTERVAL_S`, how many are done and what is left.
+
+    Args:
+        values: as they come.
+        total: how many there will be.
+        what: what is being done, for the line.
+        stream: where the line goes; stderr if `None`.
+    """
+    stream = stream or sys.stderr
+    live = stream.isatty()
+    began = told = time.monotonic()
+    shown = False
+    for done, value in enumerate(values, start=1):
+        yield value
+        now = time.monotonic()
+        if now - began >= QUIET_S and now - told >= (1.0 if live else INTERVAL_S):
+            told, shown = now, True
+            line = f"{what}: {done:,} of {total:,}, {_duration((now - began) / done * (total - done))} left"
+            print(f"\r\x1b[K{line}" if live else line, end="" if live else "\n", file=stream, flush=True)
+    if live and shown:
+        print("\r\x1b[K", end="", file=stream, flush=True)
 
 
 class _Pace:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from ahabench.harness import registry
@@ -13,6 +13,7 @@ from ahabench.harness.dataset import Dataset, without_images
 from ahabench.harness.errors import IncompleteRunError, UsageError
 from ahabench.harness.judge import Judge
 from ahabench.harness.metrics import by_tag, sampled_metrics
+from ahabench.harness.progress import counted
 from ahabench.harness.types import Estimate, Item, Response, Result, Scorer, Status, Task, Verdict
 
 CHUNK = 256
@@ -266,15 +267,16 @@ def settle(
     processes = min(workers or os.cpu_count() or 1, 1 + len(responses) // (4 * CHUNK))
     if processes == 1:
         scorer = registry.find_scorer(task, scorer_name)
-        yield from (judge_one(scorer, items[response.item_id], response) for response in responses)
+        one_by_one = (judge_one(scorer, items[response.item_id], response) for response in responses)
+        yield from counted(one_by_one, total=len(responses), what=f"scoring {task.name}")
         return
     # spawn, not fork: an engine in this process may hold threads and locks.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         processes, mp_context=context, initializer=_start_worker, initargs=(task.name, scorer_name, items)
     ) as pool:
-        for verdicts in pool.map(_work, _chunks(responses)):
-            yield from verdicts
+        spread = chain.from_iterable(pool.map(_work, _chunks(responses)))
+        yield from counted(spread, total=len(responses), what=f"scoring {task.name}")
 
 
 _worker: tuple[Scorer, Mapping[str, Item]]

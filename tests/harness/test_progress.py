@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ahabench.harness.progress import Bar, Lines, console_progress
+from ahabench.harness.progress import Bar, Lines, console_progress, counted
 from ahabench.harness.types import Response
 
 
@@ -85,3 +85,22 @@ def test_a_terminal_gets_a_bar_that_ends_where_the_task_does() -> None:
 
 def test_a_file_gets_lines() -> None:
     assert isinstance(console_progress(io.StringIO()), Lines)
+
+
+def test_a_count_that_takes_long_is_told_to_a_log_and_yields_every_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr("ahabench.harness.progress.time.monotonic", lambda: float(next(clock)))
+    stream = io.StringIO()
+
+    values = list(counted("abcdefgh", total=8, what="scoring toy", stream=stream))
+
+    assert values == list("abcdefgh")
+    # 3 s a value: the first line after 12 s, which is the first time that 10 s have passed.
+    assert stream.getvalue().splitlines() == ["scoring toy: 4 of 8, 12s left", "scoring toy: 8 of 8, 0s left"]
+
+
+def test_a_short_count_says_nothing() -> None:
+    stream = io.StringIO()
+
+    assert list(counted("ab", total=2, what="scoring toy", stream=stream)) == ["a", "b"]
+    assert stream.getvalue() == ""
