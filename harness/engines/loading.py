@@ -96,7 +96,10 @@ def limit_pixels(front: Any, name: str, *, min_pixels: int | None, max_pixels: i
     if not known or any(dict(size).get(edge) is None for edge in edges):
         if min_pixels is None and max_pixels is None:
             return None
-        raise EngineError(f"the processor of {name} ({type(processor).__name__}) has no pixel limits; leave them out")
+        raise EngineError(
+            f"the processor of {name} ({type(processor).__name__}) has no pixel limits; leave them out, "
+            "or take a preset's away with --min-pixels 0 --max-pixels 0"
+        )
     low, high = (
         asked if asked is not None else int(dict(size)[edge])
         for asked, edge in zip((min_pixels, max_pixels), edges, strict=True)
