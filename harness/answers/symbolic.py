@@ -50,7 +50,6 @@ def comparable(text: str) -> bool:
     return deepest <= MAX_DEPTH and len(_WORD.findall(text)) <= 1
 
 
-@lru_cache(maxsize=16_384)
 def equivalent(gold: str, answer: str) -> bool:
     """Whether two expressions are equal by math-verify's rules.
 
@@ -61,7 +60,19 @@ def equivalent(gold: str, answer: str) -> bool:
     Raises:
         Timeout: the deadline or the memory limit was missed. The worker is replaced.
     """
-    return _worker.compare(gold, answer)
+    equal = _compared(gold, answer)
+    if equal is None:
+        raise Timeout(f"not decided within {DEADLINE_S} s")
+    return equal
+
+
+@lru_cache(maxsize=16_384)
+def _compared(gold: str, answer: str) -> bool | None:
+    """Return the outcome of a comparison, `None` for a timeout, which is remembered too: it would only cost again."""
+    try:
+        return _worker.compare(gold, answer)
+    except Timeout:
+        return None
 
 
 class _Worker:

@@ -18,6 +18,25 @@ ENDLESS = ("27", r"\prod_{k=1}^{1000000000} k")
 """Two that computer algebra would work on for hours."""
 
 
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> None:
+    """Every test compares anew: an earlier test's outcome is no proof."""
+    symbolic._compared.cache_clear()
+
+
+def test_a_pair_that_timed_out_is_not_tried_again(monkeypatch: pytest.MonkeyPatch):
+    assert equivalent("x+1", "1+x")
+    monkeypatch.setattr(symbolic, "DEADLINE_S", 0.3)
+    with pytest.raises(Timeout):
+        equivalent(*ENDLESS)
+    assert symbolic._worker._process is None, "killed at the deadline"
+
+    with pytest.raises(Timeout):
+        equivalent(*ENDLESS)
+
+    assert symbolic._worker._process is None, "no worker was started for it"
+
+
 def pid() -> int:
     """The worker's process id, read where the module keeps it: nothing public tells it."""
     process = symbolic._worker._process
