@@ -1,17 +1,24 @@
-"""A chat server on this machine, for tests of what talks to one."""
+"""What tests of the harness share: a chat server on this machine, the command, a stranger's package."""
 
 import json
 import re
+import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
+from ahabench.harness import registry
+from ahabench.harness.cli import main
+
+TOY = Path(__file__).parent / "toy"
 SERVED = "reader-2026-01-31"
 
 HttpAnswer = tuple[int, dict[str, str], bytes]
@@ -134,3 +141,50 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
             return server
 
         yield start
+
+
+class Ran(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that an error is."""
+        assert self.err.startswith("error: "), self.err
+        assert self.err.count("\n") == 1, self.err
+        return self.err
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def ahabench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command as the installed script does; `~` is an empty folder."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["ahabench", *map(str, arguments)])
+        code: object = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        printed = capsys.readouterr()
+        return Ran(int(str(code or 0)), printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A stranger's package with a benchmark of six sums and two commands is installed; this is a copy of its data."""
+    monkeypatch.syspath_prepend(str(TOY))
+    monkeypatch.setenv("PYTHONPATH", str(TOY))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    registry.tasks.cache_clear()
+    yield shutil.copytree(TOY / "data", tmp_path / "data")
+    registry.tasks.cache_clear()

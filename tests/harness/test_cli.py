@@ -5,19 +5,15 @@ Most tests run `main` in this process, which is what the script calls; those abo
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-
-from ahabench.harness import registry
-from ahabench.harness.cli import main
 
 TOY = Path(__file__).parent / "toy"
 SCRIPT = str(Path(sys.executable).with_name("ahabench"))
@@ -25,51 +21,8 @@ RIGHT = {"a1": "2", "a2": "4", "b1": "6", "b2": "8", "c1": "100", "c2": "121"}
 COMMANDS = ("agreement", "eval", "export", "score", "tasks")
 
 
-class Ran(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The one line that an error is."""
-        assert self.err.startswith("error: "), self.err
-        assert self.err.count("\n") == 1, self.err
-        return self.err
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def ahabench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command as the installed script does; `~` is an empty folder."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-    def run(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["ahabench", *map(str, arguments)])
-        code: object = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        printed = capsys.readouterr()
-        return Ran(int(str(code or 0)), printed.out, printed.err)
-
-    return run
-
-
-@pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A stranger's package with a benchmark of six sums and two commands is installed; this is a copy of its data."""
-    monkeypatch.syspath_prepend(str(TOY))
-    monkeypatch.setenv("PYTHONPATH", str(TOY))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    registry.tasks.cache_clear()
-    yield shutil.copytree(TOY / "data", tmp_path / "data")
-    registry.tasks.cache_clear()
+Run = Callable[..., Any]
+"""The fixture `ahabench`: returns how a command ended, as `code`, `out`, `err` and `error`."""
 
 
 def write(path: Path, answers: dict[str, str | None], **fields: object) -> Path:

@@ -2,64 +2,20 @@
 
 import json
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pytest
 
 from ahabench.harness import commands, registry
-from ahabench.harness.cli import main
 from ahabench.harness.manifest import read_manifest, write_manifest
 
-TOY = Path(__file__).parent / "toy"
 RIGHT = {"a1": "2", "a2": "4", "b1": "6", "b2": "8", "c1": "100", "c2": "121"}
 
 
-class Ran(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The one line that an error is."""
-        assert self.err.startswith("error: "), self.err
-        assert self.err.count("\n") == 1, self.err
-        return self.err
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def ahabench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command as the installed script does; `~` is an empty folder."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-    def run(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["ahabench", *map(str, arguments)])
-        code: object = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        printed = capsys.readouterr()
-        return Ran(int(str(code or 0)), printed.out, printed.err)
-
-    return run
-
-
-@pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A stranger's benchmark of six sums is installed; this is a copy of its data."""
-    monkeypatch.syspath_prepend(str(TOY))
-    registry.tasks.cache_clear()
-    yield shutil.copytree(TOY / "data", tmp_path / "data")
-    registry.tasks.cache_clear()
+Run = Callable[..., Any]
+"""The fixture `ahabench`: returns how a command ended, as `code`, `out`, `err` and `error`."""
 
 
 def write(path: Path, answers: dict[str, str | None], **fields: object) -> Path:
