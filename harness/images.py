@@ -1,6 +1,7 @@
 """Image files and their decoding: RGB on white, upright, bounded."""
 
 import io
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ MAX_PIXELS = 80_000_000
 """A larger image is refused as a decompression bomb; the largest of the six benchmarks has 9 million."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """Others are refused: Pillow would hand some of them to other programs."""
+PATCH_PX = 28
+"""The edge, in pixels, of the square that is one token in Qwen2-VL and Qwen2.5-VL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,32 @@ def decode(data: bytes, *, name: str) -> "Image":
             return _on_white(ImageOps.exif_transpose(image))
     except damaged as error:
         raise DatasetError(f"image {name} cannot be decoded: {error}") from error
+
+
+def smart_resize(width: int, height: int, *, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Return the width and height, in pixels, to which Qwen2-VL and Qwen2.5-VL bring an image.
+
+    Both are multiples of `PATCH_PX`, the area lies between the limits, and the shape is kept as nearly as that allows;
+    a thin image may exceed the largest area, since no edge falls below one patch. The rule is that of
+    image_processing_qwen2_vl.py in transformers, but for its refusal of images 200 times as long as wide.
+
+    Args:
+        width: at least 1.
+        height: at least 1.
+        min_pixels: the smallest area.
+        max_pixels: the largest area.
+
+    >>> smart_resize(640, 480, min_pixels=0, max_pixels=100 * 28 * 28)
+    (308, 224)
+    """
+    wide, high = (round(edge / PATCH_PX) * PATCH_PX for edge in (width, height))
+    if wide * high > max_pixels:
+        shrink = math.sqrt(width * height / max_pixels)
+        wide, high = (math.floor(edge / shrink / PATCH_PX) * PATCH_PX for edge in (width, height))
+    elif wide * high < min_pixels:
+        grow = math.sqrt(min_pixels / (width * height))
+        wide, high = (math.ceil(edge * grow / PATCH_PX) * PATCH_PX for edge in (width, height))
+    return max(PATCH_PX, wide), max(PATCH_PX, high)
 
 
 def _on_white(image: "Image") -> "Image":

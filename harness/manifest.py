@@ -43,6 +43,10 @@ class EngineRecord(Record):
     version: str | None = None
     device: str | None = None
     dtype: str | None = None
+    url: str | None = None
+    """The base URL of a server, without a key."""
+    options: dict[str, str] = {}
+    """What it was told beyond the fields of this manifest, by name; never a secret."""
 
 
 class SamplingRecord(Record):
@@ -96,6 +100,14 @@ class JudgeRecord(Record):
     prompt_version: int | None = None
 
 
+class ShardRecord(Record):
+    """Which part of the items a run was to answer."""
+
+    index: int
+    """From 1 to `count`."""
+    count: int
+
+
 class GitRecord(Record):
     """The commit of ahabench's own source tree."""
 
@@ -115,6 +127,12 @@ class Manifest(Record):
     system_prompt: str | None = None
     """"" where none was sent; `None` where it is not known or differs between items."""
     tasks: dict[str, TaskRecord] = {}
+    mixed_engines: list[EngineRecord] = []
+    """What else than `engine` answered a part of the rows, where the user allowed that."""
+    shard: ShardRecord | None = None
+    """`None`: the run is whole. A shard's `n_items` count its own items."""
+    merged: list[str] = []
+    """The shards' folders that a merge joined into this run."""
     judge: JudgeRecord | None = None
     packages: dict[str, str] = {}
     git: GitRecord | None = None

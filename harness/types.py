@@ -93,6 +93,12 @@ class Response:
     finish_reason: str | None = None
     """"stop", "length", "error"; `None` where it is not known."""
     completion_tokens: int | None = None
+    prompt_tokens: int | None = None
+    """Of the prompt as the model read it: with its images' tokens, without padding."""
+    image_sizes: tuple[tuple[int, int], ...] | None = None
+    """(width, height) in pixels of each image as the model saw it, after all resizing; () where none was sent."""
+    images_sha256: str | None = None
+    """From `seen.images_digest`: which image bytes were asked about. The runner fills it in, engines need not."""
     error: str | None = None
     """Why there is no text."""
     extraction: str | None = None
@@ -204,6 +210,8 @@ class Split:
     n_items: int
     hub: HubDataset | None
     answers_public: bool = True
+    rows: Callable[[], Iterable[Row]] | None = None
+    """Makes the rows in this process, in the official folder's keys; `None` where they are read from somewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

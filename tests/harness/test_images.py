@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ahabench.harness.errors import DatasetError
-from ahabench.harness.images import MAX_PIXELS, ImageFile, TableImage, decode
+from ahabench.harness.images import MAX_PIXELS, ImageFile, TableImage, decode, smart_resize
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -245,3 +245,42 @@ def test_every_image_at_hand_decodes(data: Path) -> None:
     assert len(paths) > 3000
     for path in paths[::40]:
         assert decode(path.read_bytes(), name=path.name).mode == "RGB"
+
+
+# Resizing as Qwen's processors do.
+
+
+@pytest.mark.parametrize(
+    ("size", "limits", "wanted"),
+    [
+        pytest.param((56, 84), (0, 10**9), (56, 84), id="multiples of 28"),
+        pytest.param((60, 100), (0, 10**9), (56, 112), id="to the nearest: 2.14 and 3.57 patches"),
+        # 10,000 px are 12.8 patches; edges / 1.26 are 79.2, so 2 patches each.
+        pytest.param((100, 100), (0, 8 * 784), (56, 56), id="shrunk, rounded down"),
+        # Edges x 1.77 are 177.1, so 7 patches each.
+        pytest.param((100, 100), (40 * 784, 60 * 784), (196, 196), id="grown, rounded up"),
+        pytest.param((3, 2000), (0, 10**9), (28, 1988), id="no edge below a patch, and 71.4 patches"),
+    ],
+)
+def test_sizes_are_multiples_of_a_patch_within_the_limits(
+    size: tuple[int, int], limits: tuple[int, int], wanted: tuple[int, int]
+) -> None:
+    assert smart_resize(*size, min_pixels=limits[0], max_pixels=limits[1]) == wanted
+
+
+def test_sizes_are_those_of_transformers() -> None:
+    module = pytest.importorskip("transformers.models.qwen2_vl.image_processing_qwen2_vl")
+    draw = random.Random(0)
+    for _ in range(5000):
+        low = draw.randint(784, 2_000_000)
+        high = draw.randint(low, 6_000_000)
+        width, height = draw.randint(16, 3000), draw.randint(16, 3000)
+        theirs = module.smart_resize(height, width, factor=28, min_pixels=low, max_pixels=high)
+        assert smart_resize(width, height, min_pixels=low, max_pixels=high) == theirs[::-1]
+
+
+def test_a_size_that_it_gives_is_left_alone_by_it() -> None:
+    draw = random.Random(1)
+    for _ in range(2000):
+        size = smart_resize(draw.randint(30, 3000), draw.randint(30, 3000), min_pixels=50_000, max_pixels=500_000)
+        assert smart_resize(*size, min_pixels=3136, max_pixels=12_845_056) == size
