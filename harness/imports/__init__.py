@@ -1,0 +1,1 @@
+"""Logs of other tools: their rows, read and mapped to our items."""
