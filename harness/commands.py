@@ -1,20 +1,14 @@
 """The commands of this folder. Options are read here; the work is done by the modules they name."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ahabench.harness import registry, report
 from ahabench.harness.errors import UsageError
 from ahabench.harness.types import Task
-
-if TYPE_CHECKING:
-    from ahabench.harness.prompts import Preset
-    from ahabench.harness.runner import TaskPlan
-    from ahabench.harness.sampling import Sampling
 
 Data = Annotated[
     Path | None,
@@ -30,6 +24,12 @@ JudgeUrl = Annotated[
     typer.Option("--judge", help="URL of an OpenAI-compatible server that reads answers which the rules could not."),
 ]
 JudgeModel = Annotated[str | None, typer.Option(help="The judge's model id, as its server names it.")]
+AllowMixed = Annotated[
+    bool, typer.Option(help="Take responses of different versions or dtypes of the engine into one run.")
+]
+Suite = Annotated[
+    str, typer.Option(help="full, or mini: the small benchmarks that are drawn on this machine, no --data, no hub.")
+]
 AllowMissing = Annotated[bool, typer.Option(help="Aggregate although responses are missing.")]
 
 
@@ -48,12 +48,24 @@ def tasks(
 
 def evaluate(
     model: Annotated[
-        str, typer.Argument(help="A checkpoint folder, a .gguf file, a PEFT adapter folder or a hub name.")
+        str,
+        typer.Argument(
+            help="A checkpoint folder, a .gguf file, a PEFT adapter folder, a hub name, a served model or a server URL."
+        ),
     ],
-    tasks: Annotated[str, typer.Option(help="all, or names such as mathvista,mathvision:testmini.")],
     out: Annotated[Path, typer.Option(help="Run directory; the same command goes on in it after an interruption.")],
+    tasks: Annotated[
+        str | None, typer.Option(help="all (what --suite mini means by itself), or mathvista,mathvision:testmini.")
+    ] = None,
+    suite: Suite = "full",
     data: Data = None,
-    engine: Annotated[str, typer.Option(help="auto, transformers or replay:RUN.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="auto, transformers, vllm, openai:URL, lmms-eval:ADAPTER or replay:RUN.")
+    ] = "auto",
+    engine_arg: Annotated[
+        list[str] | None,
+        typer.Option("--engine-arg", metavar="NAME=VALUE", help="An option of the engine's own; repeatable."),
+    ] = None,
     prompt: Annotated[
         str | None, typer.Option(help="official, vlmevalkit or think; official unless a preset says.")
     ] = None,
@@ -63,6 +75,14 @@ def evaluate(
         int | None, typer.Option(min=1, help="About this many items of each task: a seeded, spread sample.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Responses per item.")] = 1,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="i/n, from 1/n to n/n: this node's part of the items; `ahabench merge OUT` joins them."),
+    ] = None,
+    preflight: Annotated[
+        bool, typer.Option(help="Ask the items with the largest image and the longest prompt before all others.")
+    ] = True,
+    allow_mixed: AllowMixed = False,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest response; 2048 unless a preset says.")
     ] = None,
@@ -78,7 +98,7 @@ def evaluate(
     max_pixels: Annotated[
         int | None, typer.Option(min=0, help="Largest image after the model's resizing; 0: no limit but the model's.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Most requests at once.")] = None,
     dtype: str = "auto",
     device: str = "auto",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")] = None,
@@ -87,25 +107,26 @@ def evaluate(
     judge: JudgeUrl = None,
     judge_model: JudgeModel = None,
     allow_missing: AllowMissing = False,
+    only_plan: Annotated[
+        bool, typer.Option("--plan", help="Print the lines to run and the tokens to expect; load and ask nothing.")
+    ] = False,
     breakdown: Annotated[bool, typer.Option(help="Print every breakdown too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Generate responses with a checkpoint and score them."""
-    from ahabench.harness import rescore
+    from ahabench.harness import evaluation, plans
     from ahabench.harness.engines import open_engine
-    from ahabench.harness.runner import Plan, run
+    from ahabench.harness.engines.options import parse_pairs
+    from ahabench.harness.runner import Plan
+    from ahabench.harness.shards import parse_shard
 
-    given = _preset(preset, prompt)
+    part = parse_shard(shard) if shard is not None else None
+    given = plans.find_preset(preset, prompt)
     style = given.prompt if given else prompt or "official"
-    pairs = registry.parse_tasks(tasks)
-    scored = [task for task, split in pairs if task.splits[split].answers_public]
-    for task, _ in pairs:
-        registry.find_prompt(task, style)
-        registry.find_scorer(task, scorer)
-    for task in scored:
-        registry.check_scorer(task, scorer, has_judge=judge is not None)
-    asked = _judge(judge, judge_model)
-    plans = tuple(_task_plan(task, split, style=style, data=data, limit=limit) for task, split in pairs)
+    pairs = registry.parse_tasks(tasks, suite=suite)
+    plans.check_names(pairs, style, scorer, has_judge=judge is not None)
+    asked = _judge(judge, judge_model) if not only_plan else None
+    chosen = tuple(plans.plan_task(task, split, style=style, data=data, limit=limit) for task, split in pairs)
     drawn = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -113,12 +134,40 @@ def evaluate(
         "top_k": top_k,
         "repetition_penalty": repetition_penalty,
     }
+    system = system_prompt if system_prompt is not None else given.system if given else None
+    plan = Plan(tasks=chosen, samples=samples, system_prompt=system, shard=part)
+    sampling = plans.draw(given, drawn, samples=samples, seed=seed)
+    smallest = plans.pixel_limit(min_pixels, given.min_pixels if given else None)
+    largest = plans.pixel_limit(max_pixels, given.max_pixels if given else None)
+    if only_plan:
+        from ahabench.harness.launch import Launch, plan_launch, plan_text
+
+        launch = Launch(
+            model=model,
+            engine=engine,
+            options=parse_pairs(engine_arg or ()),
+            batch_size=batch_size,
+            dtype=dtype,
+            text_only=text_only,
+            plan=plan,
+            sampling=sampling,
+            min_pixels=smallest,
+            max_pixels=largest,
+            out=out,
+            command=[word for word in sys.argv[1:] if word != "--plan"],
+        )
+        if as_json:
+            report.print_json(plan_launch(launch))
+        else:
+            print(plan_text(plan_launch(launch)))
+        return
     opened = open_engine(
         engine,
         model,
-        sampling=_sampling(given, drawn, samples=samples, seed=seed),
-        min_pixels=_pixels(min_pixels, given.min_pixels if given else None),
-        max_pixels=_pixels(max_pixels, given.max_pixels if given else None),
+        sampling=sampling,
+        min_pixels=smallest,
+        max_pixels=largest,
+        options=parse_pairs(engine_arg or ()),
         batch_size=batch_size,
         dtype=dtype,
         device=device,
@@ -126,19 +175,36 @@ def evaluate(
         trust_remote_code=trust_remote_code,
         text_only=True if text_only else None,
     )
-    system = system_prompt if system_prompt is not None else given.system if given else None
-    run(Plan(tasks=plans, samples=samples, system_prompt=system), opened, out)
-    for task, split in pairs:
-        if task not in scored:
-            report.note(
-                f"{task.name} {split}: its answers are not public; responses written to {out / task.name}; "
-                "send them to the authors"
-            )
-    rows = []
-    if scored:
-        names = [task.name for task in scored]
-        rows = rescore.score_run(out, scorer=scorer, data=data, judge=asked, allow_missing=allow_missing, only=names)
+    rows = evaluation.evaluate(
+        plan,
+        opened,
+        out,
+        scorer=scorer,
+        data=data,
+        judge=asked,
+        allow_missing=allow_missing,
+        preflight=preflight,
+        allow_mixed=allow_mixed,
+    )
     _print(rows, breakdown=breakdown, as_json=as_json)
+
+
+def merge(
+    run: Annotated[Path, typer.Argument(help="The --out of `eval --shard`, with its shard-i-of-n folders.")],
+    out: Annotated[Path | None, typer.Option(help="Run directory to write; default: RUN itself.")] = None,
+    data: Data = None,
+    allow_mixed: AllowMixed = False,
+    as_json: AsJson = False,
+) -> None:
+    """Join the shards of a run, each response exactly once, so that it can be scored."""
+    from ahabench.harness.merge import merge as join
+
+    merged = join(run, out=out, data=data, allow_mixed=allow_mixed)
+    if as_json:
+        report.print_json(merged.as_row())
+    else:
+        report.print_merged(merged.as_row())
+    merged.check_complete()
 
 
 def agreement(
@@ -183,11 +249,34 @@ def agreement(
         report.print_agreement(rows)
 
 
+def agreement_engines(
+    first: Annotated[Path, typer.Argument(metavar="RUN_A", help="A greedy run of a checkpoint by one engine.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN_B", help="One of the same checkpoint by another.")],
+    as_json: AsJson = False,
+) -> None:
+    """Count the responses and verdicts in which two engines differ on one checkpoint."""
+    from ahabench.harness.parity import parity
+
+    rows = [found.as_row() for found in parity(first, second)]
+    if as_json:
+        report.print_json(rows)
+    else:
+        report.print_parity(rows)
+
+
 def score(
     source: Annotated[
-        Path, typer.Argument(help="A run directory, or JSONL with item_id and response.", metavar="RUN|FILE")
+        Path,
+        typer.Argument(
+            help="A run directory, JSONL with item_id and response, or, with --from, another tool's log or folder.",
+            metavar="RUN|FILE",
+        ),
     ],
     task: Annotated[str | None, typer.Option("--task", help="NAME or NAME:SPLIT; a run knows its own.")] = None,
+    log_of: Annotated[
+        str | None,
+        typer.Option("--from", help="FILE is a log of this tool: lmms-eval or vlmevalkit.", metavar="TOOL"),
+    ] = None,
     scorer: Annotated[
         str | None, typer.Option("--scorer", help="robust (the default), official or vlmevalkit.")
     ] = None,
@@ -211,6 +300,8 @@ def score(
     from ahabench.harness import rescore
 
     rules = scorer or "robust"
+    if log_of is not None and (explain or verdicts):
+        raise UsageError("--from writes a run; leave --explain and --verdicts out, and give the run to --explain later")
     if explain is not None:
         rows = rescore.explain_item(source, explain, task=_one_task(task) if task else None, scorer=rules, data=data)
         if as_json:
@@ -221,7 +312,22 @@ def score(
     if verdicts is not None and (scorer is not None or judge is not None):
         raise UsageError("--verdicts takes the verdicts that FILE carries; leave --scorer and --judge out")
     asked = _judge(judge, judge_model)
-    if source.is_dir():
+    if log_of is not None:
+        from ahabench.harness.imports.run import score_logs
+
+        if out is None and source.is_dir():
+            raise UsageError(f"{source} is a folder of logs; give --out RUN to write the run to")
+        rows = score_logs(
+            log_of,
+            source,
+            task=_one_task(task) if task else None,
+            scorer=rules,
+            data=data,
+            out=out or source.with_suffix(""),
+            judge=asked,
+            allow_missing=allow_missing,
+        )
+    elif source.is_dir():
         if verdicts or out:
             raise UsageError("--verdicts and --out go with a FILE; a run is scored where it stands")
         rows = rescore.score_run(
@@ -253,57 +359,47 @@ def score(
 
 
 def export(
-    kind: Annotated[str, typer.Argument(help="jsonl: the items and their images, for --data.")],
-    task: TaskName,
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="jsonl: the items and their images, for --data; lmms-eval: tasks for its --include_path.",
+            metavar="jsonl|lmms-eval",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
+    task: Annotated[str | None, typer.Option("--task", help="NAME or NAME:SPLIT.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="lmms-eval only: all, or names such as mathvista,mathvision:testmini.")
+    ] = None,
+    suite: Suite = "full",
+    prompt: Annotated[
+        str | None, typer.Option(help="lmms-eval only: official (the default), vlmevalkit or think.")
+    ] = None,
+    scorer: Annotated[
+        str | None, typer.Option(help="lmms-eval only: robust (the default), official or vlmevalkit.")
+    ] = None,
     data: Data = None,
 ) -> None:
-    """Write a benchmark's items into another format."""
+    """Write benchmarks into another format."""
     from ahabench.harness.dataset import load, write_export
     from ahabench.harness.errors import unknown_name
 
+    if kind == "lmms-eval":
+        from ahabench.harness.lmms_export import export_tasks
+
+        if task is not None and (tasks is not None or suite != "full"):
+            raise UsageError("give either --task NAME[:SPLIT], or --tasks all, or --suite mini")
+        pairs = [_one_task(task)] if task else registry.parse_tasks(tasks, suite=suite)
+        names = export_tasks(pairs, out, prompt=prompt or "official", scorer=scorer or "robust", data=data)
+        print("\n".join(names))
+        report.note(f"written to {out}; run: python -m lmms_eval --include_path {out} --tasks {','.join(names)} ...")
+        return
     if kind != "jsonl":
-        raise unknown_name("export", kind, ["jsonl"])
+        raise unknown_name("export", kind, ["jsonl", "lmms-eval"])
+    if task is None or tasks or prompt or scorer or suite != "full":
+        raise UsageError("`export jsonl` takes --task NAME[:SPLIT]; the other options go with lmms-eval")
     found, split = _one_task(task)
     print(write_export(load(found, split, data=data), out))
-
-
-def _preset(name: str | None, prompt: str | None) -> "Preset | None":
-    from ahabench.harness.errors import unknown_name
-    from ahabench.harness.prompts import PRESETS
-
-    if name is None:
-        return None
-    if name not in PRESETS:
-        raise unknown_name("preset", name, list(PRESETS))
-    if prompt is not None:
-        raise UsageError(f"--preset {name} asks with the prompt style {PRESETS[name].prompt!r}; leave --prompt out")
-    return PRESETS[name]
-
-
-def _task_plan(task: Task, split: str, *, style: str, data: Path | None, limit: int | None) -> "TaskPlan":
-    from ahabench.harness.dataset import load, subset
-    from ahabench.harness.runner import TaskPlan
-
-    dataset = load(task, split, data=data)
-    if limit is not None:
-        dataset = replace(dataset, items=subset(dataset.items, limit))
-        report.note(f"{dataset.protocol}: {len(dataset.items):,} items of --limit {limit} (whole clusters)")
-    return TaskPlan(dataset=dataset, style=style, prompt=registry.find_prompt(task, style), limit=limit)
-
-
-def _sampling(preset: "Preset | None", flags: Mapping[str, Any], *, samples: int, seed: int) -> "Sampling":
-    """Return how to draw; a flag goes before a preset."""
-    from ahabench.harness.sampling import Sampling
-
-    values = {name: getattr(preset, name) for name in flags} if preset else {}
-    values |= {name: value for name, value in flags.items() if value is not None}
-    return Sampling(samples=samples, seed=seed, **values)
-
-
-def _pixels(flag: int | None, preset: int | None) -> int | None:
-    """Return a limit; a flag goes before a preset, and 0 takes the preset's limit away."""
-    return preset if flag is None else flag or None
 
 
 def _one_task(name: str) -> tuple[Task, str]:

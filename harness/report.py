@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ahabench.harness.accounting import MUCH_TRUNCATION
 from ahabench.harness.types import Task
 
 
@@ -62,7 +63,8 @@ def print_metrics(rows: Sequence[Mapping[str, Any]]) -> None:
         console = _console()
         _print_title(console, f"{row['task']} {row['split']} · {row['prompt']} · {row['scorer']}")
         console.print(table)
-        console.print(_text(f"  {_rates(row)}"))
+        for line in (_rates(row), *_costs(row)):
+            console.print(_text(f"  {line}"))
         if "judge" in row:
             failures = row["judge"]["failures"]
             failed = f"failed on {failures:,} responses, which stay unanswered" if failures else "no failures"
@@ -86,6 +88,7 @@ def print_breakdown(row: Mapping[str, Any]) -> None:
         console = _console()
         _print_title(console, f"{row['task']} by {tag}")
         console.print(table)
+        console.print(_text(f"  {_limited(row)}"))
         console.print()
 
 
@@ -104,6 +107,33 @@ def print_agreement(rows: Sequence[Mapping[str, Any]]) -> None:
     console = _console()
     _print_title(console, f"{rows[0]['task']} · {rows[0]['scorer']}" if rows else "nothing to compare")
     console.print(table)
+
+
+def print_parity(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print how two engines agree on one checkpoint, one task a row."""
+    table = Table(box=None)
+    table.add_column("task", overflow="fold")
+    for name in ("n", "identical", "%", "common prefix", "verdicts differ", "only A right", "only B right", "not both"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        prefix = "-" if row["prefix_median"] is None else f"{row['prefix_median']:,.0f} (min {row['prefix_min']:,})"
+        names = ("verdicts_differ", "only_first_correct", "only_second_correct")
+        verdicts = ["-" if row[name] is None else f"{row[name]:,}" for name in names]
+        missing = row["only_in_first"] + row["only_in_second"]
+        texts = [f"{row['n']:,}", f"{row['identical']:,}", percent(row["identical_share"]), prefix]
+        table.add_row(_text(f"{row['task']} {row['split']}"), *texts, *verdicts, f"{missing:,}")
+    console = _console()
+    _print_title(console, f"A {rows[0]['engines'][0]} · B {rows[0]['engines'][1]}")
+    console.print(table)
+    console.print(_text("  common prefix: median characters before two texts part, where they do"))
+
+
+def print_merged(row: Mapping[str, Any]) -> None:
+    """Print what a merge wrote: one line a task, then the folder."""
+    for name, found in row["tasks"].items():
+        missing = f", {found['missing']:,} missing" if found["missing"] else ""
+        print(printable(f"{name}: {found['n_responses']:,} responses{missing}"))
+    print(printable(row["out"]))
 
 
 def print_explanations(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -149,6 +179,7 @@ def task_row(task: Task) -> dict[str, Any]:
                 "n_items": split.n_items,
                 "hub": split.hub.repo if split.hub else None,
                 "answers": split.answers_public,
+                "built_in": split.rows is not None,
             }
             for name, split in task.splits.items()
         },
@@ -173,7 +204,8 @@ def print_task(task: Task) -> None:
     for name, split in row["splits"].items():
         mark = " (default)" if name == task.default_split else ""
         hidden = "" if split["answers"] else ", answers withheld"
-        lines.append(f"split {name}{mark}: {split['n_items']:,} items{hidden}, hub {split['hub'] or '-'}")
+        source = "built in" if split["built_in"] else f"hub {split['hub'] or '-'}"
+        lines.append(f"split {name}{mark}: {split['n_items']:,} items{hidden}, {source}")
     lines.append(f"headline: {task.headline}; metrics: {', '.join(row['metrics'])}")
     lines.append(f"breakdowns: {', '.join(row['breakdowns']) or '-'}")
     lines.append(f"prompts: {', '.join(f'{name}@{version}' for name, version in row['prompts'].items())}")
@@ -205,6 +237,48 @@ def _text(text: str, style: str = "") -> Text:
 
 def _cells(estimate: Mapping[str, Any]) -> tuple[str, str]:
     return percent(estimate["value"]), interval(estimate["ci95"])
+
+
+def truncation_warning(row: Mapping[str, Any]) -> str | None:
+    """Return what to say of metrics whose responses were often cut off; `None` where that is rare or not known."""
+    share = row["rates"]["length_limited"]
+    if share is None or share <= MUCH_TRUNCATION:
+        return None
+    found = row["bounds"]
+    return (
+        f"{percent(share)} % of the responses were cut off at a length limit (more than {100 * MUCH_TRUNCATION:g} %): "
+        f"{row['headline']} is {percent(found['score'])} % as it stands and {percent(found['finished'])} % among "
+        f"finished answers (n {found['n_finished']:,}); a longer --max-new-tokens would tell"
+    )
+
+
+def _limited(row: Mapping[str, Any]) -> str:
+    """Return the truncation rate: of responses that ended at a limit, and of those among them without an answer."""
+    return (
+        f"length limited {percent(row['rates']['length_limited'])} %, truncated {percent(row['rates']['truncated'])} %"
+    )
+
+
+def _costs(row: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a table's foot that say what the responses were and took, where that is known."""
+    lines = []
+    if warning := truncation_warning(row):
+        lines.append(f"! {warning}")
+    counts = row.get("tokens", {})
+    names = {
+        "prompt_per_item": "prompt per item",
+        "completion_per_item": "completion per item",
+        "completion_per_correct": "completion per correct answer",
+    }
+    known = [f"{label} {counts[name]:,.0f}" for name, label in names.items() if counts.get(name) is not None]
+    if known:
+        lines.append(f"tokens: {', '.join(known)}")
+    sizes = row.get("image_sizes")
+    if sizes is not None and sizes["n"]:
+        shown = ", ".join(f"{name} {sizes[name][0]}x{sizes[name][1]}" for name in ("min", "median", "max"))
+        unknown = f"; unknown for {sizes['unknown']:,} responses" if sizes["unknown"] else ""
+        lines.append(f"images as the model saw them, in pixels: {shown}{unknown}")
+    return lines
 
 
 def _rates(row: Mapping[str, Any]) -> str:

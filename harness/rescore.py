@@ -12,7 +12,7 @@ from ahabench.harness.errors import IncomparableRunsError, IncompleteRunError, U
 from ahabench.harness.explain import explain
 from ahabench.harness.judge import JUDGE_PROMPT_VERSION, Judge
 from ahabench.harness.manifest import MANIFEST, JudgeRecord, Manifest, TaskRecord, read_manifest, write_manifest
-from ahabench.harness.report import note, note_excluded
+from ahabench.harness.report import note, note_excluded, truncation_warning
 from ahabench.harness.runlog import (
     METRICS,
     RESPONSES,
@@ -56,18 +56,23 @@ def score_run(
         only: these tasks of the run; all if `None`.
 
     Raises:
-        UsageError: the directory is no run, lacks the task, holds nothing but splits whose answers are withheld, or
-            has a damaged row.
+        UsageError: the directory is no run or a shard of one, lacks the task, holds nothing but splits whose answers
+            are withheld, or has a damaged row.
         IncomparableRunsError: the items are not those that the run answered.
         IncompleteRunError: responses are missing and that is not allowed; the verdicts are written all the same.
     """
     manifest = read_manifest(run)
+    if manifest.shard is not None:
+        raise UsageError(
+            f"{run} is shard {manifest.shard.index} of {manifest.shard.count} and has no score of its own; "
+            f"join the shards with `ahabench merge {run.absolute().parent}` and score that"
+        )
     names = list(manifest.tasks) if only is None else list(only)
     for name in names:
         if name not in manifest.tasks:
             raise UsageError(f"{run} holds no responses to {name}; it has {', '.join(manifest.tasks) or 'none'}")
     names = _with_answers(manifest, names)
-    prepared = [_items_of(manifest.tasks[name], name, data, run) for name in names]
+    prepared = [items_of(manifest.tasks[name], name, data, run) for name in names]
     judged = _judge_all(run, prepared, scorer, judge, manifest.sampling.samples)
     rows, incomplete = [], []
     for name, scores in zip(names, judged, strict=True):
@@ -161,7 +166,7 @@ def explain_item(
         name = task[0].name if task else next(iter(manifest.tasks), "")
         if name not in manifest.tasks or (task is None and len(manifest.tasks) > 1):
             raise UsageError(f"{source} holds {', '.join(manifest.tasks) or 'no tasks'}; name one with --task")
-        dataset, file = _items_of(manifest.tasks[name], name, data, source), source / name / RESPONSES
+        dataset, file = items_of(manifest.tasks[name], name, data, source), source / name / RESPONSES
     elif task is None:
         raise UsageError(f"{source} does not say which benchmark it answers; give --task NAME")
     else:
@@ -226,11 +231,24 @@ def _derive(folder: Path, scores: Scores, prompt: str, allow_missing: bool, judg
         metrics["judge"] = {"model": judge.served_model, "failures": scores.judge_failures}
     for line in refused:
         note(line)
+    if warning := truncation_warning(metrics):
+        note(f"{scores.dataset.protocol}: {warning}")
     write_metrics(folder / METRICS, metrics)
     return metrics
 
 
-def _items_of(record: TaskRecord, name: str, data: Path | None, run: Path) -> Dataset:
+def items_of(record: TaskRecord, name: str, data: Path | None, run: Path) -> Dataset:
+    """Return the items that a run was to answer, all shards together.
+
+    Args:
+        record: the task in the run's manifest.
+        name: the task.
+        data: where the items are, as for `dataset.load`.
+        run: the run directory, for the error.
+
+    Raises:
+        IncomparableRunsError: the items there are not those of the run.
+    """
     dataset = load(registry.find_task(name), record.split, data=data, revision=record.revision)
     if record.data_digest is not None and record.data_digest != dataset.digest:
         raise IncomparableRunsError(

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, KeysView, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from ahabench.harness.disk import locked, refusals, replace_file, write_all
 from ahabench.harness.errors import UsageError
@@ -28,7 +28,9 @@ __all__ = [
     "VERDICTS",
     "Key",
     "Manifest",
+    "OwnRow",
     "ResponseLog",
+    "own_rows",
     "parse_response",
     "read_manifest",
     "read_responses",
@@ -75,8 +77,9 @@ def parse_response(row: Mapping[str, Any], path: Path, number: int) -> Response:
 
     Args:
         row: "item_id" (string or integer) and "response" (string, or null where nothing was generated); optional are
-            "sample_index" (0), "finish_reason", "completion_tokens", "error" and "official_extraction" (a string, or a
-            list that is joined with ", "). Other keys are ignored.
+            "sample_index" (0), "finish_reason", "completion_tokens", "prompt_tokens", "image_sizes" ([[width, height],
+            ...] in pixels), "images_sha256", "error" and "official_extraction" (a string, or a list that is joined with
+            ", "). Other keys are ignored.
         path: the file, for the error.
         number: the line in it, from 1.
 
@@ -97,6 +100,9 @@ def parse_response(row: Mapping[str, Any], path: Path, number: int) -> Response:
         text=_text(row, "response", where),
         finish_reason=_text(row, "finish_reason", where),
         completion_tokens=_count(row, "completion_tokens", where),
+        prompt_tokens=_count(row, "prompt_tokens", where),
+        image_sizes=_sizes(row.get("image_sizes"), where),
+        images_sha256=_text(row, "images_sha256", where),
         error=_text(row, "error", where),
         extraction=_extraction(row.get("official_extraction"), where),
     )
@@ -144,6 +150,7 @@ class ResponseLog:
         """Open the file, which is made if need be."""
         self._path = path
         self._prompts: dict[Key, str | None] = {}
+        self._images: dict[Key, str] = {}
         self._stack = ExitStack()
         try:
             with refusals(path):
@@ -165,6 +172,11 @@ class ResponseLog:
     def prompts(self) -> Mapping[Key, str | None]:
         """The prompt's SHA-256 of each row, `None` where the row has none."""
         return self._prompts
+
+    @property
+    def images(self) -> Mapping[Key, str]:
+        """The digest of the images of each row that was found and has one."""
+        return self._images
 
     def append(self, response: Response, prompt_sha256: str | None) -> None:
         """Write one row and wait until it is on the disk.
@@ -211,30 +223,58 @@ class ResponseLog:
         if not self._path.exists():
             return
         dropped: set[int] = set()
-        seen: dict[Key, int] = {}
-        torn: UsageError | None = None
-        for number, raw in _lines(self._path):
-            if torn is not None:
-                raise UsageError(f"{torn}. It is not the last line, so no interruption left it: repair or delete it.")
-            try:
-                row, response = self._own_row(raw, number)
-            except UsageError as error:
-                torn = error
-                dropped.add(number)
-                continue
-            _note_key(seen, response, self._path, number)
+        last = 0
+        for own in own_rows(self._path):
+            last = own.number
+            response = own.response
             if response.text is None:
-                dropped.add(number)
+                dropped.add(own.number)
             else:
-                self._prompts[response.item_id, response.sample_index] = row.get("prompt_sha256")
-        if dropped:
-            replace_file(self._path, (raw for number, raw in _lines(self._path) if number not in dropped))
+                key = (response.item_id, response.sample_index)
+                self._prompts[key] = own.row.get("prompt_sha256")
+                if response.images_sha256 is not None:
+                    self._images[key] = response.images_sha256
+        if dropped or any(number > last for number, _ in _lines(self._path)):
+            kept = (raw for number, raw in _lines(self._path) if number <= last and number not in dropped)
+            replace_file(self._path, kept)
 
-    def _own_row(self, raw: bytes, number: int) -> tuple[dict[str, Any], Response]:
-        if not raw.endswith(b"\n"):
-            raise UsageError(f"{self._path}:{number} is cut off")
-        row = _parse_object(raw, self._path, number)
-        return row, parse_response(row, self._path, number)
+
+class OwnRow(NamedTuple):
+    """A row that `ResponseLog` wrote, and where it stands."""
+
+    number: int
+    """The line, from 1."""
+    offset: int
+    """Bytes before the line."""
+    raw: bytes
+    """The line with its end."""
+    row: dict[str, Any]
+    response: Response
+
+
+def own_rows(path: Path) -> Iterator[OwnRow]:
+    """Yield the rows of a run's own responses.jsonl, without a last line that was torn as its writer was killed.
+
+    Raises:
+        UsageError: a line before the last is damaged, or repeats another's (item_id, sample_index).
+    """
+    seen: dict[Key, int] = {}
+    torn: UsageError | None = None
+    offset = 0
+    for number, raw in _lines(path):
+        if torn is not None:
+            raise UsageError(f"{torn}. It is not the last line, so no interruption left it: repair or delete it.")
+        try:
+            if not raw.endswith(b"\n"):
+                raise UsageError(f"{path}:{number} is cut off")
+            row = _parse_object(raw, path, number)
+            response = parse_response(row, path, number)
+        except UsageError as error:
+            torn = error
+            continue
+        _note_key(seen, response, path, number)
+        yield OwnRow(number, offset, raw, row, response)
+        offset += len(raw)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any], Response]]:
@@ -286,6 +326,16 @@ def _count(row: Mapping[str, Any], key: str, where: str) -> int | None:
     raise _wrong_type(where, key, value, "an integer from 0, or null")
 
 
+def _sizes(value: Any, where: str) -> tuple[tuple[int, int], ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, list) and all(isinstance(size, list) and len(size) == 2 for size in value):
+        sides = [side for size in value for side in size]
+        if all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides):
+            return tuple((width, height) for width, height in value)
+    raise _wrong_type(where, "image_sizes", value, "a list of [width, height] in pixels, or null")
+
+
 def _extraction(value: Any, where: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
@@ -314,6 +364,9 @@ def _response_row(response: Response, prompt_sha256: str | None) -> dict[str, ob
         "finish_reason": response.finish_reason,
         "completion_tokens": response.completion_tokens,
     }
+    for name in ("prompt_tokens", "image_sizes", "images_sha256"):
+        if (value := getattr(response, name)) is not None:
+            row[name] = value
     if response.text is None:
         row["error"] = response.error
     if response.extraction is not None:

@@ -1,38 +1,25 @@
 """Generate: benchmarks and an engine to responses on disk. Nothing is scored here."""
 
-import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
-from platform import python_version
 
 from ahabench.harness.dataset import Dataset
 from ahabench.harness.disk import locked, refusals
 from ahabench.harness.engines import EngineInfo, OpenEngine
 from ahabench.harness.errors import AhabenchError, DatasetError, EngineError, UsageError
+from ahabench.harness.identity import circumstances, difference, engine_difference, shown
 from ahabench.harness.images import ImageFile
-from ahabench.harness.manifest import MANIFEST, GitRecord, Manifest, PromptRecord, TaskRecord
+from ahabench.harness.manifest import MANIFEST, Manifest, PromptRecord, TaskRecord
+from ahabench.harness.preflight import Probe, check_disk, probes
 from ahabench.harness.progress import Progress, console_progress
 from ahabench.harness.prompts import digest
+from ahabench.harness.provenance import git, packages
 from ahabench.harness.runlog import RESPONSES, Key, ResponseLog, read_manifest, read_responses, write_manifest
-from ahabench.harness.types import PromptStyle, Request
-
-_PACKAGES = (
-    "ahabench",
-    "accelerate",
-    "datasets",
-    "huggingface-hub",
-    "numpy",
-    "peft",
-    "pillow",
-    "safetensors",
-    "tokenizers",
-    "torch",
-    "torchvision",
-    "transformers",
-)
+from ahabench.harness.seen import SeenImage, check_seen, images_digest, seen
+from ahabench.harness.shards import Shard, check_whole, shard_folder, shard_folders, shard_items
+from ahabench.harness.types import PromptStyle, Request, Response
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +48,8 @@ class Plan:
     """Responses per item."""
     system_prompt: str | None = None
     """Takes the place of the styles' own system prompts; `None` leaves them alone."""
+    shard: Shard | None = None
+    """The part of the items to generate for; all if `None`."""
 
     def __post_init__(self) -> None:
         """Check that each task has a folder of its own in the run."""
@@ -74,29 +63,55 @@ class Plan:
             raise UsageError(f"samples is {self.samples}, wanted at least 1")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Work:
     """One task with its requests and their prompts' digests, in the order of the items."""
 
     name: str
-    requests: dict[Key, Request]
-    prompts: dict[Key, str]
+    protocol: str
+    requests: dict[Key, Request] = field(default_factory=dict)
+    prompts: dict[Key, str] = field(default_factory=dict)
+    images: dict[str, tuple[SeenImage, ...]] = field(default_factory=dict)
+    """Those of each item that is shown some; its samples share them."""
+    n_items: int = 0
+    systems: set[str] = field(default_factory=set)
+    """The system prompts of all items, also of those in other shards."""
     failed: dict[Key, str] = field(default_factory=dict)
     """Why a request got no text."""
 
+    def pending(self, log: ResponseLog) -> list[Request]:
+        """Return the requests that have no row yet."""
+        return [request for key, request in self.requests.items() if key not in log.done]
 
-def run(plan: Plan, engine: OpenEngine, out: Path, *, progress: Progress | None = None) -> Manifest:
+
+def run(
+    plan: Plan,
+    engine: OpenEngine,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    preflight: bool = False,
+    allow_mixed: bool = False,
+) -> Manifest:
     """Generate what a run directory still lacks, and return its manifest.
 
     The manifest is written first, with the status "running"; each response is on the disk before the next is counted.
     Whatever stops it, the same call goes on where it stopped: every (item, sample) ends up in the run exactly once.
     Responses that are errors are asked for again. A later call may add tasks to a run.
 
+    What is there is reused only if it is known to be what would be generated: the same weights, prompt, sampling, pixel
+    limits, engine, its version and dtype, and the same image bytes (see `seen`; rows that do not know theirs are taken
+    as they are, with a word). An engine that was upgraded in the middle of a run is refused and not just noted, since
+    half of a run would then be another program's: whoever wants that says `allow_mixed`, and the manifest says so too.
+
     Args:
         plan: what to generate.
         engine: what generates; its `info` is recorded.
-        out: the run directory, which is made if need be.
+        out: the run directory, which is made if need be; a shard stands in a folder of its own inside it.
         progress: is told how it goes; stderr if `None`.
+        preflight: ask the requests that are the likeliest to fail first, and give up if they do; see whether the disk
+            has room for the rest.
+        allow_mixed: go on with a run that another version or dtype of the engine began.
 
     Returns:
         The manifest, whose status is "complete" if every item of every task in the run has a text for every sample, and
@@ -104,29 +119,33 @@ def run(plan: Plan, engine: OpenEngine, out: Path, *, progress: Progress | None 
 
     Raises:
         UsageError: the directory holds a run made with something else, is being written by another process, or the
-            disk refuses.
+            disk refuses or is too small.
         DatasetError: images are missing (nothing is generated then).
-        EngineError: the engine gave up; what it had answered is kept.
+        EngineError: the engine gave up, or a request of the preflight failed; what it had answered is kept.
         KeyboardInterrupt: after the manifest says "incomplete", and one line how to go on.
     """
     progress = progress or console_progress()
     text_only = bool(engine.info.model.text_only)
-    if not text_only:
-        _check_images(plan)
     work = [_work(task, plan, text_only=text_only) for task in plan.tasks]
+    _check_images(work)
     planned = _manifest(plan, engine.info, work)
+    out = _folder(plan, out, planned, allow_mixed=allow_mixed)
     with ExitStack() as stack:
         with refusals(out):
             out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(out / MANIFEST))
-        manifest = _join(out, planned, progress)
+        manifest = _join(out, planned, progress, allow_mixed=allow_mixed)
         logs = [stack.enter_context(ResponseLog(out / part.name / RESPONSES)) for part in work]
         for part, log in zip(work, logs, strict=True):
-            _check_prompts(out, part, log)
+            _check_rows(out, part, log, progress)
+        asked_first: list[Probe] = []
+        if preflight:
+            owed = sum(len(part.pending(log)) for part, log in zip(work, logs, strict=True))
+            check_disk(out, owed, engine.info.sampling.max_new_tokens)
+            asked_first = probes({part.name: part.requests for part in work}) if owed else []
         write_manifest(out, manifest)
         try:
-            for part, log in zip(work, logs, strict=True):
-                _generate(part, log, engine, progress)
+            _generate_all(work, logs, asked_first, engine, progress)
         except BaseException as error:
             # The first error is what the user must see, not what a full disk says to this.
             with suppress(AhabenchError):
@@ -141,12 +160,63 @@ def run(plan: Plan, engine: OpenEngine, out: Path, *, progress: Progress | None 
         return finished
 
 
-def _generate(part: _Work, log: ResponseLog, engine: OpenEngine, progress: Progress) -> None:
-    pending = [request for key, request in part.requests.items() if key not in log.done]
+def _folder(plan: Plan, out: Path, planned: Manifest, *, allow_mixed: bool) -> Path:
+    """Return the run directory of a plan; what stands beside it must not be another run's part.
+
+    Raises:
+        UsageError: it is divided in another way, or another shard was made with something else.
+    """
+    if plan.shard is None:
+        check_whole(out)
+        return out
+    folder = shard_folder(out, plan.shard)
+    for _, other in shard_folders(out):
+        if other != folder:
+            theirs = read_manifest(other)
+            _refuse_another(other, theirs, planned, items=False)
+            if not allow_mixed:
+                _refuse_mixture(other, theirs, planned)
+    return folder
+
+
+def _generate_all(
+    work: Sequence[_Work],
+    logs: Sequence[ResponseLog],
+    asked_first: Sequence[Probe],
+    engine: OpenEngine,
+    progress: Progress,
+) -> None:
+    """Ask for what is missing, the hardest requests of all tasks first."""
+    for part, log in zip(work, logs, strict=True):
+        _preflight([probe for probe in asked_first if probe.task == part.name], part, log, engine, progress)
+    for part, log in zip(work, logs, strict=True):
+        _generate(part, part.pending(log), log, engine, progress)
+
+
+def _preflight(
+    asked_first: Sequence[Probe], part: _Work, log: ResponseLog, engine: OpenEngine, progress: Progress
+) -> None:
+    """Ask the hardest requests of a task, unless an earlier call has. Their responses are kept as any others."""
+    open_probes = [probe for probe in asked_first if probe.key not in log.done]
+    for probe in open_probes:
+        progress.note(f"preflight: {part.name} item {probe.key[0]!r} has {probe.what}")
+    _generate(part, [part.requests[probe.key] for probe in open_probes], log, engine, progress)
+    for probe in open_probes:
+        if probe.key in part.failed:
+            raise EngineError(
+                f"preflight: {part.name} item {probe.key[0]!r}, with {probe.what}, failed: {part.failed[probe.key]}. "
+                "Change what it needs, or add --no-preflight to go on without it"
+            )
+
+
+def _generate(
+    part: _Work, pending: Sequence[Request], log: ResponseLog, engine: OpenEngine, progress: Progress
+) -> None:
     if not pending:
         return
     wanted = {(request.item_id, request.sample_index) for request in pending}
-    progress.start(part.name, done=len(part.requests) - len(pending), total=len(part.requests))
+    done = sum(key in log.done for key in part.requests)
+    progress.start(part.name, done=done, total=done + len(pending))
     try:
         for response in engine.generate(pending):
             key = (response.item_id, response.sample_index)
@@ -154,7 +224,7 @@ def _generate(part: _Work, log: ResponseLog, engine: OpenEngine, progress: Progr
                 raise EngineError(f"the engine answered item {key[0]!r}, sample {key[1]}, which it was not asked")
             if response.text is None:
                 part.failed[key] = response.error or "no reason given"
-            log.append(response, part.prompts[key])
+            log.append(_with_images(response, part), part.prompts[key])
             progress.advance(response)
     finally:
         progress.stop()
@@ -162,46 +232,61 @@ def _generate(part: _Work, log: ResponseLog, engine: OpenEngine, progress: Progr
         part.failed[key] = "the engine did not answer"
 
 
-def _check_images(plan: Plan) -> None:
+def _with_images(response: Response, part: _Work) -> Response:
+    """Return a response that names the image bytes which its engine has read, if it has read any."""
+    read = images_digest([image.digest for image in part.images.get(response.item_id, ())])
+    return response if read is None else replace(response, images_sha256=read)
+
+
+def _check_images(work: Sequence[_Work]) -> None:
     """Refuse a plan of which image files are missing, before hours are spent on the others."""
-    for task in plan.tasks:
-        files = [image.path for item in task.dataset.items for image in item.images if isinstance(image, ImageFile)]
+    for task in work:
+        sources = [image.source for images in task.images.values() for image in images]
+        files = [source.path for source in sources if isinstance(source, ImageFile)]
         missing = [path for path in files if not path.is_file()]
         if missing:
             raise DatasetError(
-                f"{task.dataset.protocol}: {len(missing)} of {len(files)} images are missing, such as "
+                f"{task.protocol}: {len(missing)} of {len(files)} images are missing, such as "
                 f"{', '.join(map(str, missing[:3]))}; give the official folder with its images by --data DIR"
             )
 
 
 def _work(task: TaskPlan, plan: Plan, *, text_only: bool) -> _Work:
-    requests: dict[Key, Request] = {}
-    prompts: dict[Key, str] = {}
-    for item in task.dataset.items:
+    items = task.dataset.items
+    mine = {item.id for item in (items if plan.shard is None else shard_items(items, plan.shard))}
+    work = _Work(task.dataset.task.name, task.dataset.protocol)
+    for item in items:
         prompt = task.prompt.render(item)
         if plan.system_prompt is not None:
             prompt = replace(prompt, system=plan.system_prompt)
-        images = () if text_only else item.images
+        work.systems.add(prompt.system or "")
+        if item.id not in mine:
+            continue
+        work.n_items += 1
+        images = () if text_only else seen(item.images)
+        if images:
+            work.images[item.id] = images
+        asked = digest(prompt, len(images))
         for sample in range(plan.samples):
             key = (item.id, sample)
-            requests[key] = Request(item_id=item.id, sample_index=sample, prompt=prompt, images=images)
-            prompts[key] = digest(prompt, len(images))
-    return _Work(task.dataset.task.name, requests, prompts)
+            work.requests[key] = Request(item_id=item.id, sample_index=sample, prompt=prompt, images=images)
+            work.prompts[key] = asked
+    return work
 
 
 def _manifest(plan: Plan, info: EngineInfo, work: Sequence[_Work]) -> Manifest:
-    systems = {request.prompt.system or "" for part in work for request in part.requests.values()}
+    systems = {system for part in work for system in part.systems}
     tasks = {
         task.dataset.task.name: TaskRecord(
             split=task.dataset.split,
             source=task.dataset.source,
             revision=task.dataset.revision,
             data_digest=task.dataset.digest,
-            n_items=len(task.dataset.items),
+            n_items=part.n_items,
             limit=task.limit,
             prompt=PromptRecord(style=task.style, version=task.prompt.version),
         )
-        for task in plan.tasks
+        for task, part in zip(plan.tasks, work, strict=True)
     }
     return Manifest(
         status="running",
@@ -211,12 +296,13 @@ def _manifest(plan: Plan, info: EngineInfo, work: Sequence[_Work]) -> Manifest:
         pixels=info.pixels,
         system_prompt=systems.pop() if len(systems) == 1 else None,
         tasks=tasks,
-        packages=_packages(),
-        git=_git(),
+        shard=plan.shard.record if plan.shard is not None else None,
+        packages=packages(),
+        git=git(),
     )
 
 
-def _join(out: Path, planned: Manifest, progress: Progress) -> Manifest:
+def _join(out: Path, planned: Manifest, progress: Progress, *, allow_mixed: bool) -> Manifest:
     """Return the manifest to go on with: the run's own, if it has one and was made with the same, plus new tasks."""
     if not (out / MANIFEST).exists():
         stray = next((path for path in sorted(out.glob(f"*/{RESPONSES}")) if path.stat().st_size), None)
@@ -226,53 +312,46 @@ def _join(out: Path, planned: Manifest, progress: Progress) -> Manifest:
             )
         return planned
     old = read_manifest(out)
-    before, now = _identity(old, planned), _identity(planned, old)
-    for name in before:
-        if before[name] != now[name]:
-            raise UsageError(
-                f"the run {out} was made with {name} {_shown(before[name])}, this command has {_shown(now[name])}; "
-                "use another --out"
-            )
-    for name, was, is_now in _circumstances(old, planned):
+    _refuse_another(out, old, planned)
+    mixed = list(old.mixed_engines)
+    if not allow_mixed:
+        _refuse_mixture(out, old, planned)
+    if found := engine_difference(old, planned.engine):
+        progress.note(f"{out} was made with {found} and goes on with {shown(found.second)}; {MANIFEST} names both")
+        mixed.append(planned.engine)
+    for name, was, is_now in circumstances(old, planned):
         progress.note(f"{out} was begun with {name} {was} and goes on with {is_now}; {MANIFEST} keeps naming the first")
-    return old.model_copy(update={"status": "running", "tasks": {**old.tasks, **planned.tasks}})
+    tasks = {**old.tasks, **planned.tasks}
+    return old.model_copy(update={"status": "running", "tasks": tasks, "mixed_engines": mixed})
 
 
-def _identity(manifest: Manifest, other: Manifest) -> dict[str, object]:
-    """Return what must be equal for two manifests to be one run, by the name to show, for the tasks that both have."""
-    fields: dict[str, object] = {}
-    for part in ("model", "sampling", "pixels"):
-        fields |= {f"{part}.{name}": value for name, value in getattr(manifest, part).model_dump().items()}
-    # A checkpoint may have been moved; where its digest is unknown, its name must do.
-    if manifest.model.weights_digest is not None and manifest.model.weights_digest == other.model.weights_digest:
-        del fields["model.name"], fields["model.adapter"]
-    fields |= {"engine": manifest.engine.name, "system_prompt": manifest.system_prompt}
-    for name in sorted(manifest.tasks.keys() & other.tasks.keys()):
-        task = manifest.tasks[name]
-        fields |= {
-            f"{name} split": task.split,
-            f"{name} limit": task.limit,
-            f"{name} n_items": task.n_items,
-            f"{name} data_digest": task.data_digest,
-            f"{name} prompt": f"{task.prompt.style}@{task.prompt.version}" if task.prompt else None,
-        }
-    return fields
+def _refuse_another(run: Path, old: Manifest, planned: Manifest, *, items: bool = True) -> None:
+    if found := difference(old, planned, items=items):
+        raise UsageError(
+            f"the run {run} was made with {found}, this command has {shown(found.second)}; use another --out"
+        )
 
 
-def _circumstances(old: Manifest, new: Manifest) -> list[tuple[str, object, object]]:
-    """Return what differs and may change a score a little, but does not make it another run."""
-    pairs = [(name, getattr(old.engine, name), getattr(new.engine, name)) for name in ("version", "device", "dtype")]
-    pairs += [(name, old.packages.get(name), new.packages.get(name)) for name in ("ahabench", "torch", "tokenizers")]
-    return [(name, was, is_now) for name, was, is_now in pairs if was != is_now]
+def _refuse_mixture(run: Path, old: Manifest, planned: Manifest) -> None:
+    if found := engine_difference(old, planned.engine):
+        raise UsageError(
+            f"the run {run} was made with {found}, this command has {shown(found.second)}; install the former, use "
+            "another --out, or add --allow-mixed to go on with both"
+        )
 
 
-def _check_prompts(out: Path, part: _Work, log: ResponseLog) -> None:
-    """Refuse to go on with rows that answer other prompts, as when a style changed without its version."""
+def _check_rows(out: Path, part: _Work, log: ResponseLog, progress: Progress) -> None:
+    """Refuse to go on with rows that answer another prompt or image, as when one changed under the same name."""
+    where = str(out / part.name)
     for key, recorded in log.prompts.items():
         wanted = part.prompts.get(key)
         if wanted is None or recorded not in {None, wanted}:
             why = "is not in this data set" if wanted is None else "was asked with another prompt"
-            raise UsageError(f"item {key[0]!r}, sample {key[1]}, of {out / part.name} {why}; use another --out")
+            raise UsageError(f"item {key[0]!r}, sample {key[1]}, of {where} {why}; use another --out")
+    unknown = sum(key[0] in part.images and key not in log.images for key in log.done)
+    if unknown:
+        progress.note(f"{where}: {unknown:,} responses do not say which image they answer, and are taken as they are")
+    check_seen(where, log.images, part.images)
 
 
 def _is_complete(out: Path, manifest: Manifest, work: Sequence[_Work], logs: Sequence[ResponseLog]) -> bool:
@@ -292,33 +371,3 @@ def _report_failures(work: Sequence[_Work], progress: Progress) -> None:
                 f"{part.name}: {len(part.failed)} of {len(part.requests)} responses failed, the first for item "
                 f"{item_id!r}: {why}. Run the same command again to redo them."
             )
-
-
-def _packages() -> dict[str, str]:
-    versions = {"python": python_version()}
-    for name in _PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
-
-
-def _git() -> GitRecord | None:
-    """Return the state of ahabench's own source tree, `None` where it was installed from a package."""
-    root = Path(__file__).resolve().parents[1]
-    # Without this, git would find whatever repository holds the virtual environment.
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root)]
-    try:
-        commit = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        changes = subprocess.run(
-            [*command, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return GitRecord(commit=commit.stdout.strip(), dirty=bool(changes.stdout.strip()))
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -2,46 +2,32 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
-from ahabench.harness import registry
+from ahabench.harness import accounting, registry
+from ahabench.harness.accounting import results_of
+from ahabench.harness.aha.rates import rates
+from ahabench.harness.aha.summary import counts as aha_counts
 from ahabench.harness.dataset import Dataset, without_images
 from ahabench.harness.errors import IncompleteRunError, UsageError
 from ahabench.harness.judge import Judge
+from ahabench.harness.judged import Judged as Judged
 from ahabench.harness.metrics import by_tag, sampled_metrics
 from ahabench.harness.progress import counted
 from ahabench.harness.types import Estimate, Item, Response, Result, Scorer, Status, Task, Verdict
+
+Value = TypeVar("Value")
 
 CHUNK = 256
 """Responses that a worker process takes at a time."""
 
 MAX_SAMPLES = 1_024
 """Samples per item that a file may have by its sample indices alone: every key up to them is listed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A response's key with its verdict."""
-
-    item_id: str
-    sample_index: int
-    verdict: Verdict
-    finish_reason: str | None
-
-    def as_row(self) -> dict[str, Any]:
-        """Return the row of `verdicts.jsonl`."""
-        return {
-            "item_id": self.item_id,
-            "sample_index": self.sample_index,
-            "status": self.verdict.status.value,
-            "extracted": self.verdict.extracted,
-            "rule": self.verdict.rule,
-            "aha": {},
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +72,13 @@ def judge_responses(
     items = {item.id: item for item in without_images(dataset.items)}
     check_scorable(dataset, scorer_name, responses, has_judge=judge is not None)
     counted = [response for response in responses if response.item_id not in scorer.excluded]
-    verdicts = list(settle(dataset.task, scorer_name, items, counted, workers=workers))
-    failures = 0
+    settled = list(_spread(_judge_and_read, dataset.task, scorer_name, items, counted, workers=workers))
+    verdicts, failures = [verdict for verdict, _ in settled], 0
     if judge is not None:
         verdicts, failures = _ask(judge, scorer, items, counted, verdicts)
     judged = [
-        Judged(item_id=r.item_id, sample_index=r.sample_index, verdict=verdict, finish_reason=r.finish_reason)
-        for r, verdict in zip(counted, verdicts, strict=True)
+        Judged.of(response, verdict, aha)
+        for response, verdict, (_, aha) in zip(counted, verdicts, settled, strict=True)
     ]
     return collect(
         dataset,
@@ -175,7 +161,7 @@ def summarise(
             f"{task.name} {split}: {len(scores.missing):,} of {len(scores.missing) + _present(scores):,} responses are "
             f"missing, the first is item {item_id} sample {index}. Generate them, or give --allow-missing."
         )
-    results = _results(scores)
+    results = results_of(scores.dataset.items, scores.judged)
     refused: list[str] = []
     values = _metrics(task, results, scores.n_samples, refused)
     breakdown = {tag: _breakdown(task, results, tag, names, refused) for tag, names in task.breakdowns.items()}
@@ -191,8 +177,9 @@ def summarise(
         "headline": task.headline,
         "metrics": {name: estimate_row(estimate) for name, estimate in values.items()},
         "rates": _rates(scores),
+        **_costs(scores, values[task.headline]),
         "breakdown": breakdown,
-        "aha": {},
+        "aha": rates(scores.judged, scores.dataset.items),
     }, sorted(set(refused))
 
 
@@ -264,10 +251,29 @@ def settle(
         responses: what was answered.
         workers: processes at most; as many as there are cores if `None`.
     """
+    yield from _spread(judge_one, task, scorer_name, items, responses, workers=workers)
+
+
+def _judge_and_read(scorer: Scorer, item: Item, response: Response) -> tuple[Verdict, Mapping[str, Any]]:
+    """Return the verdict on a response and its aha counts."""
+    counts = aha_counts(response.text, item.question) if response.text is not None else {}
+    return judge_one(scorer, item, response), counts
+
+
+def _spread(
+    work: Callable[[Scorer, Item, Response], Value],
+    task: Task,
+    scorer_name: str,
+    items: Mapping[str, Item],
+    responses: Sequence[Response],
+    *,
+    workers: int | None,
+) -> Iterator[Value]:
+    """Yield what `work` returns for each response, in order, spread over processes where there are many."""
     processes = min(workers or os.cpu_count() or 1, 1 + len(responses) // (4 * CHUNK))
     if processes == 1:
         scorer = registry.find_scorer(task, scorer_name)
-        one_by_one = (judge_one(scorer, items[response.item_id], response) for response in responses)
+        one_by_one = (work(scorer, items[response.item_id], response) for response in responses)
         yield from counted(one_by_one, total=len(responses), what=f"scoring {task.name}")
         return
     # spawn, not fork: an engine in this process may hold threads and locks.
@@ -275,7 +281,7 @@ def settle(
     with ProcessPoolExecutor(
         processes, mp_context=context, initializer=_start_worker, initargs=(task.name, scorer_name, items)
     ) as pool:
-        spread = chain.from_iterable(pool.map(_work, _chunks(responses)))
+        spread = chain.from_iterable(pool.map(partial(_work, work), _chunks(responses)))
         yield from counted(spread, total=len(responses), what=f"scoring {task.name}")
 
 
@@ -287,9 +293,9 @@ def _start_worker(task_name: str, scorer_name: str, items: Mapping[str, Item]) -
     _worker = registry.find_scorer(registry.find_task(task_name), scorer_name), items
 
 
-def _work(responses: list[Response]) -> list[Verdict]:
+def _work(work: Callable[[Scorer, Item, Response], Value], responses: list[Response]) -> list[Value]:
     scorer, items = _worker
-    return [judge_one(scorer, items[response.item_id], response) for response in responses]
+    return [work(scorer, items[response.item_id], response) for response in responses]
 
 
 def _chunks(responses: Sequence[Response]) -> Iterator[list[Response]]:
@@ -323,20 +329,17 @@ def _ask(
     return settled, failures
 
 
-def _results(scores: Scores) -> list[Result]:
-    by_item: dict[str, list[Judged]] = {}
-    for row in scores.judged:
-        if row.verdict.status is not Status.ERROR:
-            by_item.setdefault(row.item_id, []).append(row)
-    return [
-        Result(
-            item=item,
-            scores=tuple(float(row.verdict.correct) for row in by_item[item.id]),
-            answers=tuple(row.verdict.extracted for row in by_item[item.id]),
-        )
-        for item in scores.dataset.items
-        if item.id in by_item
-    ]
+def _costs(scores: Scores, headline: Estimate) -> dict[str, Any]:
+    """Return what `accounting` says of the responses that were generated, under its functions' names."""
+    answered = [row for row in scores.judged if row.verdict.status is not Status.ERROR]
+    items = [item for item in scores.dataset.items if item.id not in scores.excluded]
+    metric = scores.dataset.task.metrics[scores.dataset.task.headline]
+    return {
+        "bounds": accounting.bounds(headline, metric, items, answered),
+        "finish_reasons": accounting.finish_reasons(answered),
+        "tokens": accounting.tokens(answered),
+        "image_sizes": accounting.image_sizes(answered),
+    }
 
 
 def _metrics(task: Task, results: list[Result], n_samples: int, refused: list[str]) -> dict[str, Estimate]:

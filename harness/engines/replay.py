@@ -6,10 +6,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ahabench.harness.engines import EngineInfo
-from ahabench.harness.errors import UsageError
+from ahabench.harness.errors import DatasetError, UsageError
 from ahabench.harness.manifest import EngineRecord, ModelRecord, PixelsRecord, SamplingRecord, read_manifest
 from ahabench.harness.prompts import digest
 from ahabench.harness.runlog import MANIFEST, RESPONSES, Key, parse_response, read_rows
+from ahabench.harness.seen import read_digest
 from ahabench.harness.types import Request, Response
 
 
@@ -23,8 +24,8 @@ class ReplayEngine:
     """Answers each request with the response that was recorded for its item and sample.
 
     A request without a recording gets an error response; so does one whose recording says that it answers another
-    prompt, since a response to another question is not a response. Where several benchmarks of a run share an item id,
-    the prompt tells them apart.
+    prompt or other image bytes, since a response to another question is not a response. Where several benchmarks of a
+    run share an item id, the prompt tells them apart. Images are read only where the recording knows which it answers.
 
     Args:
         source: a run directory, or a JSONL of responses.
@@ -65,6 +66,13 @@ class ReplayEngine:
         recorded = fitting[0].response
         if recorded.text is None:
             return _failure(key, recorded.error or f"recorded without a text in {self._source}")
+        if recorded.images_sha256 is not None and request.images:
+            try:
+                shown = read_digest(request.images)
+            except DatasetError as error:
+                return _failure(key, str(error))
+            if shown != recorded.images_sha256:
+                return _failure(key, f"the recording in {self._source} answers another image")
         return replace(recorded, error=None)
 
 

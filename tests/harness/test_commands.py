@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ahabench.harness import commands, registry
+from ahabench.harness import plans, registry
 from ahabench.harness.manifest import read_manifest, write_manifest
 
 RIGHT = {"a1": "2", "a2": "4", "b1": "6", "b2": "8", "c1": "100", "c2": "121"}
@@ -363,4 +363,4 @@ def test_half_a_character_in_a_model_name_can_be_printed(
     [(None, None, None), (None, 9, 9), (7, 9, 7), (7, None, 7), (0, 9, None), (0, None, None)],
 )
 def test_no_pixels_at_all_take_a_presets_limit_away(flag: int | None, preset: int | None, limit: int | None) -> None:
-    assert commands._pixels(flag, preset) == limit
+    assert plans.pixel_limit(flag, preset) == limit

@@ -80,6 +80,49 @@ def test_what_was_left_out_by_the_judges_failure_is_shown(capsys: pytest.Capture
     assert "17" in printed
 
 
+def limited(share: float | None) -> dict[str, Any]:
+    """A row of which this share of the responses was cut off."""
+    rates = {"no_answer": 0.0, "truncated": 0.1, "timeout": 0.0, "length_limited": share}
+    return row(rates=rates, bounds={"score": 0.5, "finished": 0.625, "n_finished": 401})
+
+
+def test_more_than_two_percent_cut_off_is_a_warning_with_both_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    report.print_metrics([limited(0.2004)])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "! 20.0 % of the responses were cut off at a length limit (more than 2 %)" in printed
+    assert "worst is 50.0 % as it stands and 62.5 % among finished answers (n 401)" in printed
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, None])
+def test_up_to_two_percent_cut_off_is_no_warning(capsys: pytest.CaptureFixture[str], share: float | None) -> None:
+    assert report.truncation_warning(limited(share)) is None
+    report.print_metrics([limited(share)])
+    assert "!" not in capsys.readouterr().out
+
+
+def test_a_breakdown_has_the_truncation_rate_too(capsys: pytest.CaptureFixture[str]) -> None:
+    report.print_breakdown(limited(0.2004))
+    assert "length limited 20.0 %, truncated 10.0 %" in capsys.readouterr().out
+
+
+def test_tokens_and_the_sizes_of_images_stand_below(capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = {"prompt_per_item": 1312.4, "completion_per_item": 99.6, "completion_per_correct": 200.0}
+    sizes = {"n": 5, "unknown": 2, "min": [28, 56], "median": [644, 476], "max": [1288, 980]}
+    report.print_metrics([row(tokens=tokens, image_sizes=sizes)])
+    printed = capsys.readouterr().out
+    assert "tokens: prompt per item 1,312, completion per item 100, completion per correct answer 200" in printed
+    assert "images as the model saw them, in pixels: min 28x56, median 644x476, max 1288x980" in printed
+    assert "unknown for 2 responses" in printed
+
+
+def test_what_is_not_known_of_tokens_and_images_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = {"prompt_per_item": None, "completion_per_item": None, "completion_per_correct": None}
+    report.print_metrics([row(tokens=tokens, image_sizes=None)])
+    printed = capsys.readouterr().out
+    assert "tokens" not in printed
+    assert "pixels" not in printed
+
+
 def test_text_of_the_data_is_not_read_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
     report.print_breakdown(row(breakdown={"level": {"f[/x] on [b]": {"worst": estimate(0.25, 4)}}}))
     assert "f[/x] on [b]" in capsys.readouterr().out

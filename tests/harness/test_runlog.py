@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ahabench.harness.errors import UsageError
 from ahabench.harness.runlog import (
     ResponseLog,
+    own_rows,
     parse_response,
     read_responses,
     read_rows,
@@ -314,3 +315,40 @@ def test_responses_of_a_file_become_a_runs_rows(tmp_path: Path) -> None:
 def test_parse_response_names_the_line_that_it_was_given() -> None:
     with pytest.raises(UsageError, match=r"^some/file\.jsonl:12 has no 'response'"):
         parse_response({"item_id": "1"}, Path("some/file.jsonl"), 12)
+
+
+# What engines say beside the text.
+
+
+def test_what_an_engine_measured_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "responses.jsonl"
+    measured = Response(
+        item_id="1", text="B", prompt_tokens=731, image_sizes=((644, 476), (28, 56)), images_sha256="ab" * 32
+    )
+    nothing_shown = Response(item_id="2", text="B", image_sizes=())
+    write_log(path, measured, nothing_shown)
+    row = json.loads(path.read_text().splitlines()[0])
+    assert (row["prompt_tokens"], row["image_sizes"]) == (731, [[644, 476], [28, 56]])
+    assert list(read_responses(path)) == [measured, nothing_shown]
+    with ResponseLog(path) as log:
+        assert dict(log.images) == {("1", 0): "ab" * 32}
+
+
+@pytest.mark.parametrize(
+    "sizes", [[[1, 2, 3]], [[1]], [1, 2], "1x2", [[1.5, 2]], [["1", "2"]], [[True, 2]], [[0, 2]], [[-1, 2]], {"w": 1}]
+)
+def test_sizes_that_are_none_are_refused(tmp_path: Path, sizes: Any) -> None:
+    path = write_lines(tmp_path / "x.jsonl", {"item_id": "1", "response": "A", "image_sizes": sizes})
+    with pytest.raises(UsageError, match="as 'image_sizes', wanted a list of"):
+        list(read_responses(path))
+
+
+@pytest.mark.parametrize("tail", [b'{"item_id": "3", "resp', b"\x00" * 40, b"oops\n"])
+def test_a_runs_own_rows_are_read_without_a_torn_last_line_and_the_file_stays(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "responses.jsonl"
+    whole = write_log(path, text("1"), text("2"))
+    path.write_bytes(whole + tail)
+    found = list(own_rows(path))
+    assert [own.response.item_id for own in found] == ["1", "2"]
+    assert [whole[own.offset : own.offset + len(own.raw)] for own in found] == whole.splitlines(keepends=True)
+    assert path.read_bytes() == whole + tail

@@ -1,5 +1,6 @@
 """Generation to disk with the real replay engine: resuming, being killed, refusing to mix runs, saying what failed."""
 
+import hashlib
 import json
 import re
 import sys
@@ -23,6 +24,7 @@ from ahabench.harness.progress import Lines
 from ahabench.harness.prompts import digest
 from ahabench.harness.runlog import read_manifest, read_responses
 from ahabench.harness.runner import Plan, TaskPlan, run
+from ahabench.harness.shards import Shard, shard_items
 from ahabench.harness.types import AnswerType, Item, Prompt, PromptStyle, Request, Response, Split, Task
 
 PLAIN = PromptStyle(version=3, render=lambda item: Prompt(text=item.question))
@@ -287,11 +289,47 @@ def test_a_checkpoint_that_was_moved_goes_on(tmp_path: Path) -> None:
     assert manifest.model.name == "m"
 
 
-def test_another_version_of_the_engine_goes_on_with_a_word(tmp_path: Path) -> None:
+def test_another_device_goes_on_with_a_word(tmp_path: Path) -> None:
     said, out = recording(tmp_path / "said.jsonl"), tmp_path / "run"
-    go(plan(), Named(said), out)
-    _, told = go(plan(), Named(said, engine={"version": "5.2"}), out)
-    assert "was begun with version 5.1 and goes on with 5.2" in told
+    go(plan(), Named(said, engine={"device": "cuda:0"}), out)
+    _, told = go(plan(), Named(said, engine={"device": "cuda:1"}), out)
+    assert "was begun with device cuda:0 and goes on with cuda:1" in told
+
+
+@pytest.mark.parametrize(
+    ("engine", "difference"),
+    [
+        ({"version": "5.2"}, "transformers version '5.1', this command has '5.2'"),
+        ({"dtype": "bfloat16"}, "transformers dtype 'float32', this command has 'bfloat16'"),
+        ({"options": {"attention": "eager"}}, "transformers option attention None, this command has 'eager'"),
+    ],
+)
+def test_an_engine_that_changed_in_the_middle_is_refused_with_both_values_and_the_ways_on(
+    tmp_path: Path, engine: dict[str, Any], difference: str
+) -> None:
+    said, out = recording(tmp_path / "said.jsonl"), tmp_path / "run"
+    go(plan(), Named(said, engine={"dtype": "float32"}), out)
+    with pytest.raises(UsageError, match=re.escape(difference)) as raised:
+        go(plan(), Named(said, engine={"dtype": "float32", **engine}), out)
+    assert "install the former, use another --out, or add --allow-mixed" in str(raised.value)
+
+
+def test_an_option_that_only_sets_the_pace_may_change(tmp_path: Path) -> None:
+    said, out = recording(tmp_path / "said.jsonl"), tmp_path / "run"
+    go(plan(), Named(said, engine={"options": {"batch_size": "16"}}), out)
+    assert go(plan(), Named(said, engine={"options": {"batch_size": "8"}}), out)[0].status == "complete"
+
+
+def test_a_mixture_that_was_allowed_is_recorded_and_goes_on_with_either(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    go(plan(), Named(recording(tmp_path / "half.jsonl", n_items=3)), out)
+    newer, whole = {"version": "5.2"}, recording(tmp_path / "said.jsonl")
+    told = Told()
+    manifest = run(plan(), Named(whole, engine=newer), out, progress=told.lines, allow_mixed=True)
+    assert "was made with transformers version '5.1' and goes on with '5.2'" in str(told)
+    assert (manifest.engine.version, [engine.version for engine in manifest.mixed_engines]) == ("5.1", ["5.2"])
+    for engine in ({}, newer):
+        assert go(plan(), Named(whole, engine=engine), out)[0] == manifest
 
 
 def test_a_prompt_that_changed_without_its_version_is_refused(tmp_path: Path) -> None:
@@ -339,6 +377,172 @@ def test_a_text_only_model_needs_no_images(tmp_path: Path) -> None:
     assert manifest.status == "complete"
     line = (tmp_path / "run" / "sums" / "responses.jsonl").read_text().splitlines()[0]
     assert json.loads(line)["prompt_sha256"] == digest(Prompt(text="sums: 0 + 0?"), 0)
+
+
+class Looking(Named):
+    """Looks at each image as it answers."""
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Response]:
+        for request in requests:
+            for image in request.images:
+                image.read()
+            yield from super().generate([request])
+
+
+def pictured(tmp_path: Path, n_items: int = 3) -> Dataset:
+    for n in range(n_items):
+        (tmp_path / f"{n}.png").write_bytes(f"picture {n}".encode())
+    return with_images(*(tmp_path / f"{n}.png" for n in range(n_items)))
+
+
+def test_each_row_names_the_image_bytes_that_the_engine_read(tmp_path: Path) -> None:
+    items, out = pictured(tmp_path), tmp_path / "run"
+    go(plan(items, samples=2), Looking(recording(tmp_path / "said.jsonl", n_items=3, samples=2)), out)
+    lines = [json.loads(line) for line in (out / "sums" / "responses.jsonl").read_text().splitlines()]
+    for line in lines:
+        once = hashlib.sha256(f"picture {line['item_id']}".encode()).digest()
+        assert line["images_sha256"] == hashlib.sha256(once).hexdigest()
+    assert len(lines) == 6
+
+
+def test_an_image_replaced_in_its_place_is_never_answered_from_old_rows(tmp_path: Path) -> None:
+    items, said, out = pictured(tmp_path), recording(tmp_path / "said.jsonl"), tmp_path / "run"
+    go(plan(items), Looking(said), out)
+    before = (out / "sums" / "responses.jsonl").read_bytes()
+    (tmp_path / "1.png").write_bytes(b"another picture")
+    with pytest.raises(UsageError, match=r"item '1', sample 0, of .*sums was asked with another image"):
+        go(plan(items), Looking(said), out)
+    assert (out / "sums" / "responses.jsonl").read_bytes() == before
+    (tmp_path / "1.png").write_bytes(b"picture 1")
+    assert go(plan(items), Looking(said), out)[0].status == "complete"
+
+
+def test_an_image_of_what_is_still_to_be_generated_may_change(tmp_path: Path) -> None:
+    items, out = pictured(tmp_path), tmp_path / "run"
+    go(plan(items), Looking(recording(tmp_path / "half.jsonl", n_items=1)), out)
+    (tmp_path / "2.png").write_bytes(b"another picture")
+    assert go(plan(items), Looking(recording(tmp_path / "said.jsonl")), out)[0].status == "complete"
+
+
+def test_rows_that_do_not_know_their_image_are_kept_with_one_note(tmp_path: Path) -> None:
+    items, said, out = pictured(tmp_path), recording(tmp_path / "said.jsonl"), tmp_path / "run"
+    go(plan(items), Named(said), out)
+    _, told = go(plan(items), Looking(said), out)
+    assert told.count("\n") == 1
+    assert "3 responses do not say which image they answer, and are taken as they are" in told
+
+
+# Trying the hardest first.
+
+
+def sized(tmp_path: Path, *sizes: tuple[int, int]) -> Dataset:
+    from PIL import Image
+
+    for n, size in enumerate(sizes):
+        Image.new("L", size).save(tmp_path / f"{n}.png")
+    made = with_images(*(tmp_path / f"{n}.png" for n in range(len(sizes))))
+    longer = replace(made.items[1], question=made.items[1].question * 40)
+    return replace(made, items=(made.items[0], longer, *made.items[2:]))
+
+
+class Asked(Looking):
+    """Remembers each call."""
+
+    def __init__(self, said: Path, **parts: Any) -> None:
+        super().__init__(said, **parts)
+        self.calls: list[list[str]] = []
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Response]:
+        self.calls.append([request.item_id for request in requests])
+        return super().generate(requests)
+
+
+def test_the_largest_image_and_the_longest_prompt_are_asked_first_and_kept(tmp_path: Path) -> None:
+    items = sized(tmp_path, (8, 8), (4, 4), (2, 2), (30, 3))
+    engine, out, told = Asked(recording(tmp_path / "said.jsonl")), tmp_path / "run", Told()
+    manifest = run(plan(items), engine, out, progress=told.lines, preflight=True)
+    assert manifest.status == "complete"
+    assert engine.calls == [["3", "1"], ["0", "2"]]
+    assert "preflight: sums item '3' has the largest image (30x3 pixels)" in str(told)
+    assert "preflight: sums item '1' has the longest prompt (480 characters)" in str(told)
+    assert list(rows(out)) == [("3", 0), ("1", 0), ("0", 0), ("2", 0)]
+
+
+def test_a_preflight_that_fails_stops_the_run_and_names_the_request(tmp_path: Path) -> None:
+    items = sized(tmp_path, (8, 8), (4, 4), (2, 2))
+    out = tmp_path / "run"
+    said = tmp_path / "said.jsonl"
+    said.write_text(json.dumps({"item_id": "1", "response": "fine"}) + "\n")
+    engine = Asked(said)
+    with pytest.raises(
+        EngineError, match=r"preflight: sums item '0', with the largest image \(8x8 pixels\), failed: no"
+    ):
+        run(plan(items), engine, out, progress=Told().lines, preflight=True)
+    assert engine.calls == [["0", "1"]]
+    assert read_manifest(out).status == "incomplete"
+    assert rows(out)["1", 0] == "fine"
+
+
+def test_a_preflight_is_not_repeated_when_a_run_goes_on(tmp_path: Path) -> None:
+    items, out = sized(tmp_path, (8, 8), (4, 4), (2, 2)), tmp_path / "run"
+    said = recording(tmp_path / "said.jsonl", n_items=2)
+    assert run(plan(items), Asked(said), out, progress=Told().lines, preflight=True).status == "incomplete"
+    engine = Asked(recording(tmp_path / "said.jsonl"))
+    run(plan(items), engine, out, progress=Told().lines, preflight=True)
+    assert engine.calls == [["2"]]
+
+
+def test_one_preflight_serves_all_tasks(tmp_path: Path) -> None:
+    wordy = dataset("products")
+    wordy = replace(wordy, items=(replace(wordy.items[0], question="long " * 99), *wordy.items[1:]))
+    engine = Asked(recording(tmp_path / "said.jsonl"))
+    both = plan(sized(tmp_path, (8, 8), (4, 4)), wordy)
+    run(both, engine, tmp_path / "run", progress=Told().lines, preflight=True)
+    assert engine.calls == [["0"], ["0"], ["1"], ["1", "2", "3", "4", "5"]]
+
+
+def test_a_run_that_the_disk_cannot_hold_is_refused_before_it_begins(tmp_path: Path) -> None:
+    # 6 responses of a quadrillion tokens.
+    engine = Asked(recording(tmp_path / "said.jsonl"), sampling={"max_new_tokens": 10**15})
+    with pytest.raises(UsageError, match=r"preflight: .*run has room for .*, and 6 responses may take 36,000\.0 TB"):
+        run(plan(), engine, tmp_path / "run", progress=Told().lines, preflight=True)
+    assert engine.calls == []
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+# Shards.
+
+
+def test_a_shard_knows_the_system_prompt_of_the_whole_run(tmp_path: Path) -> None:
+    # Only one item has a system prompt of its own: no shard may take its own items' for the run's.
+    style = PromptStyle(version=1, render=lambda item: Prompt(text="?", system="Hm." if item.id == "0" else None))
+    task = TaskPlan(dataset=dataset(), style="plain", prompt=style)
+    said = recording(tmp_path / "said.jsonl")
+    for index in (1, 2):
+        manifest, _ = go(Plan(tasks=(task,), shard=Shard(index, 2)), ReplayEngine(said), tmp_path / "run")
+        assert manifest.system_prompt is None
+        assert manifest.tasks["sums"].n_items == 3
+
+
+def test_a_shard_by_another_version_than_its_siblings_is_refused_before_it_begins(tmp_path: Path) -> None:
+    said, out = recording(tmp_path / "said.jsonl"), tmp_path / "run"
+    first, second = (replace(plan(), shard=Shard(index, 2)) for index in (1, 2))
+    go(first, Named(said), out)
+    newer = Named(said, engine={"version": "5.2"})
+    with pytest.raises(UsageError, match=r"shard-1-of-2 was made with transformers version '5\.1', this .* '5\.2'"):
+        go(second, newer, out)
+    assert not (out / "shard-2-of-2" / "sums").exists()
+    assert run(second, newer, out, progress=Told().lines, allow_mixed=True).status == "complete"
+
+
+def test_a_shard_looks_for_its_own_images_only(tmp_path: Path) -> None:
+    items = pictured(tmp_path, 6)
+    mine = {item.id for item in shard_items(items.items, Shard(1, 2))}
+    for n in range(6):
+        if str(n) not in mine:
+            (tmp_path / f"{n}.png").unlink()
+    divided = replace(plan(items), shard=Shard(1, 2))
+    assert go(divided, Looking(recording(tmp_path / "said.jsonl")), tmp_path / "run")[0].status == "complete"
 
 
 # Engines that misbehave.

@@ -134,14 +134,26 @@ def test_an_unknown_scorer_is_refused_with_the_nearest(dataset: Dataset) -> None
 
 def test_a_verdict_row_has_the_public_keys(dataset: Dataset) -> None:
     (judged,) = judge_responses(dataset, "robust", responses({"a1": "2"})).judged
-    assert judged.as_row() == {
+    row = judged.as_row()
+    aha = row.pop("aha")
+    assert (aha["moments"], aha["words"], aha["classes"]) == (0, 1, {})
+    assert row == {
         "item_id": "a1",
         "sample_index": 0,
         "status": "correct",
         "extracted": "2",
         "rule": "same",
-        "aha": {},
     }
+
+
+def test_metrics_tell_how_many_responses_hold_a_moment(dataset: Dataset) -> None:
+    thinking = "Let me look. Wait, that's not right, let me recount. 2"
+    row = metrics(dataset, responses({**RIGHT, "a1": thinking}))
+    assert row["aha"]["with_moment"]["value"] == pytest.approx(1 / 6)
+    assert row["aha"]["accuracy"]["with"]["n"] == 1
+    assert row["aha"]["accuracy"]["without"]["n"] == 5
+    assert row["aha"]["published"]["vlaa_training_plot"] == pytest.approx(1 / 6)
+    assert row["aha"]["per_1000_tokens"] is None
 
 
 # Metrics.

@@ -1,6 +1,8 @@
 """Replaying what somebody's model said."""
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from ahabench.harness.engines import open_engine
 from ahabench.harness.engines.replay import ReplayEngine
 from ahabench.harness.errors import UsageError
+from ahabench.harness.images import ImageFile
 from ahabench.harness.manifest import EngineRecord, Manifest, ModelRecord, PixelsRecord, SamplingRecord
 from ahabench.harness.prompts import digest
 from ahabench.harness.runlog import write_manifest
@@ -49,6 +52,24 @@ def test_a_request_without_a_recording_is_an_error_response(tmp_path: Path) -> N
     (response,) = ReplayEngine(said).generate([ask("1", sample=1)])
     assert (response.item_id, response.sample_index, response.text, response.finish_reason) == ("1", 1, None, "error")
     assert response.error == f"no recording of it in {said}: none"
+
+
+def test_a_recording_that_answers_another_image_is_no_response(tmp_path: Path) -> None:
+    image = ImageFile(tmp_path / "dot.png")
+    image.path.write_bytes(b"picture")
+    known = hashlib.sha256(hashlib.sha256(b"picture").digest()).hexdigest()
+    said = write(tmp_path / "said.jsonl", row("1", "one", images_sha256=known, image_sizes=[[28, 56]]), row("2", "two"))
+    requests = [replace(ask(item), images=(image,)) for item in ("1", "2")]
+    first, second = ReplayEngine(said).generate(requests)
+    assert (first.text, first.images_sha256, first.image_sizes) == ("one", known, ((28, 56),))
+    image.path.write_bytes(b"another picture")
+    first, second = ReplayEngine(said).generate(requests)
+    assert (first.text, first.error) == (None, f"the recording in {said} answers another image")
+    # This one does not know which image it answers.
+    assert second.text == "two"
+    image.path.unlink()
+    first, _ = ReplayEngine(said).generate(requests)
+    assert f"image {image.path} cannot be read" in (first.error or "")
 
 
 def test_a_recorded_error_stays_one(tmp_path: Path) -> None:
