@@ -1,4 +1,4 @@
-"""Load a split of a task from one of its three sources: the hub, the official folder, our own JSONL export."""
+"""Load a split of a task: from the hub, the official folder or our own JSONL export, or made in this process."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ class Dataset:
     split: str
     items: tuple[Item, ...]
     source: str
-    """"hub:REPO", "folder" or "export"."""
+    """"hub:REPO", "folder", "export" or "built-in"."""
     revision: str | None
     """The resolved commit on the hub; `None` elsewhere."""
     digest: str
@@ -44,7 +44,8 @@ def load(task: Task, split: str | None = None, *, data: Path | None = None, revi
         task: the benchmark.
         split: one of its splits; the task's default if `None`.
         data: a folder in the official layout, a local copy of the hub repository's parquet files, or an export of ours;
-            or a folder that holds such a folder under the task's name. `None` loads from the hub.
+            or a folder that holds such a folder under the task's name. `None` loads from the hub. A split that is built
+            in needs none and looks there only for an export.
         revision: a branch, tag or commit on the hub.
 
     Raises:
@@ -60,6 +61,9 @@ def load(task: Task, split: str | None = None, *, data: Path | None = None, revi
     if folder is not None and (folder / EXPORT_FILE).is_file():
         source = "export"
         items = tuple(read_export(folder, task, split))
+    elif declared.rows is not None:
+        source = "built-in"
+        items = tuple(task.items_of(declared.rows()))
     elif folder is not None and not any(folder.rglob("*.parquet")):
         source = "folder"
         items = tuple(task.items_of(task.read_folder(folder, split)))

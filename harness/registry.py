@@ -16,6 +16,10 @@ from ahabench.harness.report import note
 from ahabench.harness.types import PromptStyle, Scorer, Task
 
 GROUP = "ahabench.tasks"
+UNLISTED = "ahabench.data"
+MINI = "mini"
+"""The split that a task draws in this process, and the suite of all of those."""
+SUITES = ("full", MINI)
 
 
 class _Found(NamedTuple):
@@ -49,6 +53,9 @@ def find_task(name: str) -> Task:
         return known[name]
     if why := _found().unusable.get(name):
         raise UsageError(why)
+    # Tasks that are no benchmarks, such as a trainer's rollouts: found by name, in no listing.
+    for point in entry_points(group=UNLISTED, name=name):
+        return _load(point)
     raise unknown_name("task", name, list(known))
 
 
@@ -90,14 +97,25 @@ def _load(point: EntryPoint) -> Task:
     return task
 
 
-def parse_tasks(names: str) -> list[tuple[Task, str]]:
+def parse_tasks(names: str | None, *, suite: str = "full") -> list[tuple[Task, str]]:
     """Return the (task, split) pairs of a list such as "mathvista,mathvision:testmini" or "all".
 
+    Args:
+        names: a split that is named goes before the suite's. `None` is "all" in the suite "mini".
+        suite: "full" takes each task's default split; "mini" the built-in one, and for "all" leaves out the tasks that
+            have none.
+
     Raises:
-        UsageError: a task or split is not known, or a task is named twice.
+        UsageError: a task, split or suite is not known, a task is named twice, a named one has no built-in split, or
+            nothing is named.
     """
-    if names == "all":
-        return [(task, task.default_split) for task in tasks().values()]
+    if suite not in SUITES:
+        raise unknown_name("suite", suite, list(SUITES))
+    if names is None and suite != MINI:
+        raise UsageError("give --tasks all, or names such as mathvista,mathvision:testmini; or --suite mini")
+    if names is None or names == "all":
+        chosen = [task for task in tasks().values() if suite != MINI or MINI in task.splits]
+        return [(task, _suite_split(task, suite)) for task in chosen]
     pairs: list[tuple[Task, str]] = []
     for part in names.split(","):
         name, _, split = part.strip().partition(":")
@@ -106,8 +124,14 @@ def parse_tasks(names: str) -> list[tuple[Task, str]]:
             raise unknown_name(f"split of {task.name}", split, list(task.splits))
         if any(task is other for other, _ in pairs):
             raise UsageError(f"{task.name} is named twice; a run holds one split of a task")
-        pairs.append((task, split or task.default_split))
+        if not split and suite == MINI and MINI not in task.splits:
+            raise UsageError(f"{task.name} has no built-in split; leave it out, or name a split: {task.name}:SPLIT")
+        pairs.append((task, split or _suite_split(task, suite)))
     return pairs
+
+
+def _suite_split(task: Task, suite: str) -> str:
+    return MINI if suite == MINI else task.default_split
 
 
 def find_scorer(task: Task, name: str) -> Scorer:

@@ -35,6 +35,7 @@ from ahabench.harness.types import (
     Task,
     Verdict,
 )
+from ahabench.tasks.mini.suite import mini
 
 N_VARIANTS = 10
 """Variants of a seed in the released sample; the metrics are defined on all of them."""
@@ -359,7 +360,8 @@ TASK = Task(
                 columns={"ground_truth": "answer", "knowledge_level": "level"},
                 image_column="decoded_image",
             ),
-        )
+        ),
+        "mini": mini("dynamath"),
     },
     default_split="sample",
     read_folder=read_folder,

@@ -28,6 +28,7 @@ from ahabench.harness.types import (
     Task,
     Verdict,
 )
+from ahabench.tasks.mini.suite import mini
 
 NOT_ANNOTATED = frozenset({"v1_382"})
 """Left out by all but the authors: every number of the Open LMM Reasoning Leaderboard is a multiple of 1/447."""
@@ -187,7 +188,10 @@ TASK = Task(
     version=1,
     paper="arXiv:2407.04973",
     licence="Apache-2.0; the pictures are from commercial aptitude-test sites: treat them as for research only",
-    splits={"test": Split(n_items=448, hub=HubDataset(repo="lscpku/LogicVista", splits=("test",)))},
+    splits={
+        "test": Split(n_items=448, hub=HubDataset(repo="lscpku/LogicVista", splits=("test",))),
+        "mini": mini("logicvista"),
+    },
     default_split="test",
     read_folder=read_folder,
     to_item=to_item,

@@ -33,6 +33,7 @@ from ahabench.harness.types import (
     Task,
     Verdict,
 )
+from ahabench.tasks.mini.suite import mini
 
 VERSIONS: Mapping[str, str] = {
     "vision_only": "Vision Only",
@@ -345,7 +346,11 @@ def _split(version: str | None) -> Split:
 def _splits() -> dict[str, Split]:
     splits = {name: _split(version) for name, version in VERSIONS.items() if name != "text_only"}
     text_only = HubDataset(repo="AI4Math/MathVerse", config="testmini_text_only", splits=("testmini_text_only",))
-    return splits | {"testmini": _split(None), "text_only": Split(n_items=788, hub=text_only)}
+    return splits | {
+        "testmini": _split(None),
+        "text_only": Split(n_items=788, hub=text_only),
+        "mini": mini("mathverse"),
+    }
 
 
 TASK = Task(

@@ -34,6 +34,7 @@ from ahabench.harness.types import (
     Task,
     Verdict,
 )
+from ahabench.tasks.mini.suite import mini
 
 _LABELS = ("A", "B", "C", "D", "E")
 
@@ -345,6 +346,7 @@ TASK = Task(
     splits={
         "test": Split(n_items=3040, hub=_hub("test")),
         "testmini": Split(n_items=304, hub=_hub("testmini")),
+        "mini": mini("mathvision"),
     },
     default_split="test",
     read_folder=read_folder,

@@ -34,6 +34,7 @@ from ahabench.harness.types import (
     Task,
     Verdict,
 )
+from ahabench.tasks.mini.suite import mini
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _IN_PARENTHESES = re.compile(r"\(([a-zA-Z])\)")
@@ -309,6 +310,7 @@ TASK = Task(
             hub=HubDataset(repo=_HUB, splits=("test",), image_column="decoded_image"),
             answers_public=False,
         ),
+        "mini": mini("mathvista"),
     },
     default_split="testmini",
     read_folder=read_folder,

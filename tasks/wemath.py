@@ -34,6 +34,7 @@ from ahabench.harness.types import (
     Task,
     Verdict,
 )
+from ahabench.tasks.mini.suite import mini
 
 DOMAINS: Mapping[str, tuple[str, ...]] = {
     domain: tuple(concepts.split("; "))
@@ -342,7 +343,8 @@ TASK = Task(
         "testmini": Split(
             n_items=1740,
             hub=HubDataset(repo="We-Math/We-Math", splits=("testmini",), image_column="image_path"),
-        )
+        ),
+        "mini": mini("wemath"),
     },
     default_split="testmini",
     read_folder=read_folder,

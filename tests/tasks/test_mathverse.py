@@ -67,6 +67,7 @@ def test_the_default_split_is_the_leaderboards_column() -> None:
         "vision_dominant": 788,
         "testmini": 3940,
         "text_only": 788,
+        "mini": 120,
     }
 
 
