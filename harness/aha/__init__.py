@@ -1,0 +1,1 @@
+"""Moments in which a model interrupts, checks, corrects or reconsiders itself, and what became of them."""
