@@ -67,7 +67,7 @@ def counted(values: Iterable[Value], *, total: int, what: str, stream: TextIO | 
         now = time.monotonic()
         if now - began >= QUIET_S and now - told >= (1.0 if live else INTERVAL_S):
             told, shown = now, True
-            line = f"{what}: {done:,} of {total:,}, {_duration((now - began) / done * (total - done))} left"
+            line = f"{what}: {done:,} of {total:,}, {duration((now - began) / done * (total - done))} left"
             print(f"\r\x1b[K{line}" if live else line, end="" if live else "\n", file=stream, flush=True)
     if live and shown:
         print("\r\x1b[K", end="", file=stream, flush=True)
@@ -90,10 +90,10 @@ class _Pace:
     def __str__(self) -> str:
         elapsed_s = max(time.monotonic() - self._began, 1e-9)
         if not self._new:
-            return f"waiting since {_duration(elapsed_s)}"
+            return f"waiting since {duration(elapsed_s)}"
         words = [f"{self._tokens / elapsed_s:,.0f} tokens/s"]
         if self.done < self.total:
-            words.append(f"{_duration(elapsed_s / self._new * (self.total - self.done))} left")
+            words.append(f"{duration(elapsed_s / self._new * (self.total - self.done))} left")
         if self._failed:
             words.append(f"{self._failed} failed")
         return ", ".join(words)
@@ -197,7 +197,7 @@ class _PaceColumn(ProgressColumn):
         return Text(str(self._pace))
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"

@@ -1,0 +1,347 @@
+"""GRPO with the mixed reward, on TRL's `GRPOTrainer`.
+
+TRL does what it does well: rollouts, group-normalised advantages, the clipped loss, the k3 KL to the frozen first
+policy, LoRA, processes, checkpoints. What stands here: a recipe's translation into its settings, the moving KL
+coefficient, and a stop with a message where TRL would go on training on nothing.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from ahabench.harness.disk import replace_file
+from ahabench.harness.errors import AhabenchError, UsageError
+from ahabench.harness.images import decode
+from ahabench.harness.report import note
+from ahabench.trainer.data import TrainItem
+from ahabench.trainer.kl import KLController
+from ahabench.trainer.recipe import Recipe
+from ahabench.trainer.rewards import MixedReward, Reward, length_reward, repetition_reward
+
+LOG = "log.jsonl"
+"""One object per logged step, in the run's folder; that of step 0 is the untrained model's first rollout."""
+FAILED_BATCH = "failed-batch.json"
+"""The step, the items and the error of the batch that stopped a run."""
+DECODED = 64
+"""Items whose decoded images are kept, so that a group's completions share them."""
+
+
+class TrainingError(AhabenchError):
+    """Training cannot go on; what was reached is saved."""
+
+    exit_code = 5  # an incomplete run
+
+
+class RewardedTrainer(GRPOTrainer):
+    """TRL's trainer with a moving KL coefficient and checks of every batch.
+
+    A batch that cannot be trained on raises `TrainingError`, which names its step and items; so do a loss or a gradient
+    that is not finite, before the optimiser has moved, and an epoch in which no group had two different rewards.
+    """
+
+    def __init__(self, *args: Any, item_ids: Sequence[str], **kwargs: Any) -> None:
+        """Take the ids behind the column "item_index"; the rest is TRL's."""
+        self._item_ids = item_ids
+        self._rollout: list[str] = []
+        self._baseline_logged = False
+        self.has_signal = False
+        super().__init__(*args, **kwargs)
+        # It would print whole logs on stdout, which carries the answer of a command.
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_SignalWatch(self))
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return TRL's loss under the coefficient that the controller now has."""
+        if self.beta:
+            self.beta = self.controller.coefficient
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if not torch.isfinite(loss).all():
+            raise self.failure(f"the loss is {loss.item()}")
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log a step with the coefficient that was in force."""
+        if "loss" in logs:
+            logs["beta"] = self.beta
+        super().log(logs, start_time)
+
+    @property
+    def controller(self) -> KLController:
+        """The controller, which a restored one may have replaced."""
+        return next(callback for callback in self.callback_handler.callbacks if isinstance(callback, KLController))
+
+    def failure(self, why: str) -> TrainingError:
+        """Return the error that names the batch at hand, after writing it to `FAILED_BATCH`."""
+        step = self.state.global_step
+        ids = list(dict.fromkeys(self._rollout))
+        path = Path(str(self.args.output_dir), FAILED_BATCH)
+        if self.accelerator.is_main_process:
+            row = {"step": step, "item_ids": ids, "error": why}
+            replace_file(path, [json.dumps(row, indent=2).encode() + b"\n"])
+        shown = ", ".join(map(repr, ids[:3])) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+        return TrainingError(f"after step {step}, rollout of {shown or 'no item'}: {why}. The batch is in {path}")
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._rollout = [self._item_ids[row["item_index"]] for row in inputs]
+        try:
+            batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        except AhabenchError as error:
+            raise self.failure(str(error)) from error
+        except Exception as error:
+            # A reward of a stranger's, a processor, a model: whatever it is, the batch must be known.
+            raise self.failure(f"{type(error).__name__}: {error}") from error
+        self._check_image_tokens(batch)
+        self.has_signal |= bool((self.accelerator.gather(batch["advantages"]) != 0).any())
+        if not self._baseline_logged and self.model is not None and self.model.training and self.state.global_step == 0:
+            self._log_baseline()
+        return batch
+
+    def _check_image_tokens(self, batch: dict[str, Any]) -> None:
+        """Compare the image tokens in the prompts with the images, and look for such tokens in the completions."""
+        config = self.accelerator.unwrap_model(self.model).config
+        token, grid = getattr(config, "image_token_id", None), batch.get("image_grid_thw")
+        if token is None:
+            return
+        drawn = int((batch["completion_ids"] == token).sum())
+        if drawn:
+            raise self.failure(f"image-token mismatch: the completions hold {drawn} image tokens, wanted 0")
+        if grid is None:
+            return
+        found = int((batch["prompt_ids"] == token).sum())
+        wanted = int(grid.prod(dim=-1).sum()) // config.vision_config.spatial_merge_size**2
+        if found != wanted:
+            raise self.failure(f"image-token mismatch: the prompts hold {found}, their images have {wanted}")
+
+    def _log_baseline(self) -> None:
+        """Log the first rollout's means as step 0: no update has been made, so they are the untrained model's."""
+        self._baseline_logged = True
+        means = {
+            f"baseline/{name}": values[-1]
+            for name, values in self._metrics["train"].items()
+            if name.startswith(("reward", "completions/", "frac_reward")) and math.isfinite(values[-1])
+        }
+        # Past TRL's own `log`, which would empty the metrics of the step.
+        Trainer.log(self, means)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
+        if norm is not None and not math.isfinite(float(norm)):
+            raise self.failure(f"the gradient's norm is {float(norm)}")
+        return norm
+
+
+class _SignalWatch(TrainerCallback):
+    """Stops a run in which a whole epoch, or what was done of it, taught nothing."""
+
+    def __init__(self, trainer: RewardedTrainer) -> None:
+        self._trainer = trainer
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._trainer.has_signal = False
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if not self._trainer.has_signal:
+            raise self._trainer.failure(
+                "in the whole epoch no group had two different rewards, so nothing could be learned; look at the "
+                "responses, at reward/answered, and at whether the answers are in the form that the kinds read"
+            )
+
+
+class LogFile(TrainerCallback):
+    """Appends every logged row to a file of the run, as JSON with its step, and says the most of it on stderr."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Write one row."""
+        if state.is_world_process_zero and logs:
+            finite = {
+                name: None if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in logs.items()
+            }
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **finite}) + "\n")
+            if line := _line(finite):
+                note(f"step {state.global_step}/{state.max_steps}  {line}")
+
+
+_SHOWN = ("reward", "reward/answered", "completions/mean_length", "frac_reward_zero_std", "kl", "beta", "loss")
+
+
+def _line(logs: Mapping[str, Any]) -> str:
+    """Return a step's log as one line, without what was not measured in it."""
+    values = [(name, logs.get(name, logs.get(f"baseline/{name}"))) for name in _SHOWN]
+    return "  ".join(f"{name} {value:.4g}" for name, value in values if isinstance(value, int | float))
+
+
+def arguments(recipe: Recipe, out: Path, *, banned: Sequence[int]) -> GRPOConfig:
+    """Return TRL's settings for a recipe.
+
+    Args:
+        recipe: the recipe.
+        out: the run's folder.
+        banned: token ids that may not be generated.
+
+    Raises:
+        UsageError: the batches do not divide among the processes.
+    """
+    processes = PartialState().num_processes
+    if recipe.train_batch % (recipe.micro_batch * processes):
+        raise UsageError(
+            f"train_batch is {recipe.train_batch}, wanted a multiple of micro_batch x processes = "
+            f"{recipe.micro_batch} x {processes}"
+        )
+    return GRPOConfig(
+        output_dir=str(out),
+        per_device_train_batch_size=recipe.micro_batch,
+        gradient_accumulation_steps=recipe.train_batch // (recipe.micro_batch * processes),
+        generation_batch_size=recipe.rollout_batch,
+        num_generations=recipe.group_size,
+        num_iterations=recipe.inner_epochs,
+        num_train_epochs=recipe.episodes,
+        max_steps=recipe.max_steps or -1,
+        temperature=recipe.temperature,
+        top_p=recipe.top_p,
+        top_k=recipe.top_k,
+        max_completion_length=recipe.max_new_tokens,
+        generation_kwargs=_ban(banned, vllm=recipe.vllm != "off"),
+        beta=recipe.kl.init if recipe.kl else 0.0,
+        epsilon=recipe.clip_eps,
+        epsilon_high=recipe.clip_eps_high,
+        loss_type=recipe.loss,
+        scale_rewards="none" if recipe.loss == "dr_grpo" else "group",
+        entropy_coef=0.0,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr": recipe.min_learning_rate},
+        warmup_steps=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        bf16=recipe.bf16,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        model_init_kwargs={"dtype": "float32"},
+        trust_remote_code=recipe.trust_remote_code,
+        use_vllm=recipe.vllm != "off",
+        vllm_mode="server" if recipe.vllm == "server" else "colocate",
+        logging_steps=1,
+        save_steps=recipe.save_steps,
+        restore_callback_states_from_checkpoint=True,
+        report_to=list(recipe.report_to) or "none",
+        disable_tqdm=True,
+        seed=recipe.seed,
+    )
+
+
+def prompt_dataset(items: Sequence[TrainItem], system_prompt: str | None) -> Dataset:
+    """Return the rows that TRL draws: "prompt" (messages), "images" (decoded when a row is read) and "item_index"."""
+    from functools import lru_cache
+
+    with_images = any(item.item.images for item in items)
+
+    @lru_cache(maxsize=DECODED)
+    def images(index: int) -> list[Any]:
+        return [decode(image.read(), name=items[index].item.id) for image in items[index].item.images]
+
+    def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        indices = batch["item_index"]
+        found: dict[str, list[Any]] = {
+            "item_index": indices,
+            "prompt": [messages(items[index], system_prompt) for index in indices],
+        }
+        return found | ({"images": [images(index) for index in indices]} if with_images else {})
+
+    return Dataset.from_dict({"item_index": list(range(len(items)))}).with_transform(rows)
+
+
+def messages(item: TrainItem, system_prompt: str | None) -> list[dict[str, str]]:
+    """Return the conversation that opens a rollout; TRL puts the images before the question."""
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    return [*system, {"role": "user", "content": item.item.question}]
+
+
+def banned_tokens(config: Any, tokenizer: Any) -> list[int]:
+    """Return the ids that may not be generated: the marks of images and videos, and rows that no token has.
+
+    A generated image token has no image behind it, which stops the forward pass (StarsfieldAI/R1-V#91).
+    """
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id", "vision_token_id")
+    marks = {getattr(config, name, None) for name in names} - {None}
+    marks |= {index for token in ("<|vision_pad|>",) if (index := tokenizer.get_vocab().get(token)) is not None}
+    vocabulary = config.get_text_config().vocab_size
+    used = set(tokenizer.get_vocab().values())
+    return sorted(cast(set[int], marks) | (set(range(vocabulary)) - used))
+
+
+def freeze_vision(model: Any) -> int:
+    """Stop the training of the vision tower, and return how many parameters that concerns.
+
+    Raises:
+        UsageError: the model has none.
+    """
+    frozen = 0
+    for name, parameter in model.named_parameters():
+        if "visual." in name or "vision_tower." in name:
+            parameter.requires_grad_(False)
+            frozen += parameter.numel()
+    if not frozen:
+        raise UsageError(f"{type(model).__name__} has no vision tower to freeze; give freeze_vision=false")
+    return frozen
+
+
+def mixed_reward(recipe: Recipe, items: Iterable[TrainItem], tokenizer: Any) -> MixedReward:
+    """Return the reward of a recipe; the open-ended scorer is loaded only where an item needs it.
+
+    Raises:
+        UsageError: it is needed and not installed.
+    """
+    from ahabench.trainer.data import Kind
+    from ahabench.trainer.similarity import CaptionSimilarity
+
+    extras: dict[str, tuple[Reward, float]] = {}
+    asked = recipe.extra_rewards
+    if asked.length:
+        reward = length_reward(
+            lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
+            free_tokens=asked.length_free_tokens,
+            max_tokens=recipe.max_new_tokens,
+        )
+        extras["length"] = (reward, asked.length)
+    if asked.repetition:
+        extras["repetition"] = (repetition_reward(), asked.repetition)
+    needed = any(item.kind is Kind.OPEN_ENDED for item in items)
+    return MixedReward(
+        scorer=CaptionSimilarity() if needed else None,
+        beta=recipe.open_ended_beta,
+        kinds=frozenset(recipe.kinds),
+        extras=extras,
+    )
+
+
+def gathered(rows: list[Any]) -> list[Any]:
+    """Return every process's rows, in the order of processes."""
+    return list(gather_object(rows))
+
+
+def _ban(banned: Sequence[int], *, vllm: bool) -> dict[str, Any]:
+    # vLLM has no list of tokens to suppress; it bounds a bias at -100, which no logit outweighs.
+    return {"logit_bias": dict.fromkeys(banned, -100.0)} if vllm else {"suppress_tokens": list(banned)}

@@ -1,0 +1,347 @@
+"""The settings of a training run: a YAML file, with overrides from the command line.
+
+The defaults are those of VLAA-Thinking (arXiv:2504.11468, sections 4.3 and 4.4, appendix C.1) wherever the paper states
+a value; what it leaves open says so at its field.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ahabench.harness.errors import UsageError, unknown_name
+from ahabench.harness.prompts import VLAA_SYSTEM_PROMPT
+from ahabench.trainer.boxes import BoxUnits
+from ahabench.trainer.data import Kind
+from ahabench.trainer.rewards import BETA
+
+RECIPES = Path(__file__).parent / "recipes"
+SFT_PREFIX = "sft-"
+"""What the names of the shipped SFT recipes begin with; the others are GRPO's."""
+MAX_BASES = 8
+"""Files that a recipe may rest on, one on the other."""
+
+
+class Part(BaseModel):
+    """A block of a recipe: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KL(Part):
+    """The KL term to the frozen first policy."""
+
+    init: float = Field(default=1e-3, gt=0)
+    """Coefficient of the first step."""
+    target: float | None = Field(default=5e-4, gt=0)
+    """KL per token, in nats, that the coefficient is driven towards; null keeps the coefficient."""
+    horizon: int = Field(default=10_000, ge=1)
+    """Completions; not in the paper, OpenRLHF's default."""
+
+
+class Lora(Part):
+    """Low-rank adapters instead of full training."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = r".*language_model.*\.(?:q|k|v|o|gate|up|down)_proj"
+    """Names of modules, or one regular expression for their full names."""
+
+
+class RewardModel(Part):
+    """What scores open-ended answers (`trainer/reward_models.py`)."""
+
+    kind: Literal["caption-similarity", "classifier", "xcomposer", "classify-server", "judge-server"]
+    """classifier and xcomposer run in this process, the first as any `AutoModelForSequenceClassification`, the second
+    by InternLM-XComposer2.5-Reward's own code. The servers are asked for a class's logit or for a grade."""
+    model: str | None = None
+    """A checkpoint folder or hub name, or the name that a server knows; caption-similarity has its own."""
+    url: str | None = None
+    """Of a server, usually ending in /v1 for a judge, and without it for vLLM's /classify."""
+    trust_remote_code: bool = False
+    """Whether Python code that the reward model brings may run; xcomposer cannot do without."""
+    label: int = Field(default=0, ge=0)
+    """Whose logit is the score, of a classifier with several."""
+    batch: int = Field(default=8, ge=1)
+    """Answers that are scored, or asked for, at once."""
+    timeout_s: float = Field(default=60.0, gt=0)
+    """Of one batch in this process, and of one request to a server."""
+    attempts: int = Field(default=3, ge=1)
+    """Requests for one answer, the first included."""
+    max_failures: float = Field(default=0.2, ge=0, le=1)
+    """Share of the answers without a score, among the last `failure_window`, above which the run stops."""
+    failure_window: int = Field(default=100, ge=1)
+    max_tokens: int = Field(default=1024, ge=1)
+    """Of question and answer together; a classifier does not score what is longer."""
+    max_pixels: int | None = Field(default=None, ge=1)
+    """Area above which an image is made smaller for a server."""
+    offload: bool = True
+    """Whether a model in this process leaves the GPU while it has nothing to score, as the paper has it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind != "caption-similarity" and self.model is None:
+            raise ValueError(f"a {self.kind} wants the name of its model")
+        if self.kind.endswith("-server") != (self.url is not None):
+            raise ValueError(f"a url is for servers, and {self.kind} has {'none' if self.url is None else 'one'}")
+        if self.kind == "xcomposer" and not self.trust_remote_code:
+            raise ValueError(
+                "xcomposer runs Python code that its checkpoint brings; read it, then set trust_remote_code: true"
+            )
+        return self
+
+
+class ExtraRewards(Part):
+    """Weights of rewards that are added to an item's own; 0 is off."""
+
+    length: float = Field(default=0.0, ge=0)
+    """Of `rewards.length_reward`."""
+    length_free_tokens: int = Field(default=0, ge=0)
+    """Tokens up to which a completion earns the whole length reward; it earns none at `max_new_tokens`."""
+    repetition: float = Field(default=0.0, ge=0)
+    """Of `rewards.repetition_reward`."""
+
+
+class Recipe(Part):
+    """One GRPO run. Batches are counted in completions unless they say prompts."""
+
+    version: Literal[1] = 1
+    model: str
+    """A checkpoint folder or a hub name; "reference" is the built-in tiny Qwen2.5-VL."""
+    reference_steps: int | None = Field(default=None, ge=0)
+    """Warm-up steps of the built-in model; its own default if null."""
+    trust_remote_code: bool = False
+    """Whether Python code that the checkpoint brings may run."""
+    data: str
+    """A JSON or JSONL file of records or a folder with one; "mini" is the built-in suite's training part."""
+    images: Path | None = None
+    """Where the records' image paths start; beside the file if null."""
+    box_units: BoxUnits | None = None
+    """Of boxes whose record declares none."""
+    skip_bad_records: bool = False
+    """Leave out records that are not what their verifier_type wants, instead of refusing the file."""
+    system_prompt: str = VLAA_SYSTEM_PROMPT
+    """"" sends none."""
+    min_pixels: int | None = Field(default=None, ge=1)
+    max_pixels: int | None = Field(default=None, ge=1)
+    """Area of an image after the model's own resizing; not in the paper for training."""
+
+    kinds: tuple[Kind, ...] = tuple(Kind)
+    """Records of other kinds are left out of the data."""
+    reward_model: RewardModel = RewardModel(kind="caption-similarity")
+    """Of open-ended answers. The default is not the paper's, which is internlm-xcomposer2d5-7b-reward: see
+    `trainer/similarity.py`."""
+    open_ended_beta: float = Field(default=BETA, gt=0)
+    """Not in the paper: see `rewards.BETA`."""
+    extra_rewards: ExtraRewards = ExtraRewards()
+
+    group_size: int = Field(default=4, ge=2)
+    temperature: float = Field(default=0.8, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(default=1024, ge=1)
+    """Not in the paper."""
+    prompts_per_rollout: int = Field(default=512, ge=1)
+    train_batch: int = Field(default=256, ge=1)
+    """Completions of an optimiser step, over all processes."""
+    micro_batch: int = Field(default=4, ge=1)
+    """Completions that one process holds at a time."""
+    episodes: int = Field(default=1, ge=1)
+    inner_epochs: int = Field(default=1, ge=1)
+    """Times that a rollout is trained on."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps; all episodes if null."""
+
+    learning_rate: float = Field(default=1e-6, gt=0)
+    """Not in the paper: lmm-r1's, whose code base it shares."""
+    min_learning_rate: float = Field(default=5e-7, ge=0)
+    """Where the cosine ends."""
+    warmup: float = Field(default=0.03, ge=0, lt=1)
+    """Share of the steps."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    loss: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
+    """grpo: mean over each completion's tokens. dr_grpo: over a constant, and advantages are not divided by the group's
+    standard deviation (arXiv:2503.20783). dapo: over the tokens of the batch (arXiv:2503.14476)."""
+    clip_eps: float = Field(default=0.2, gt=0)
+    """Not in the paper: OpenRLHF's default."""
+    clip_eps_high: float | None = Field(default=None, gt=0)
+    """Upper bound of the ratio, as 1 + it; `clip_eps` if null."""
+    kl: KL | None = KL()
+    """null: no KL term, and no reference model in memory."""
+    freeze_vision: bool = True
+    """Whether the vision tower stays as it is; not in the paper for GRPO, true for its SFT."""
+    lora: Lora | None = None
+
+    bf16: bool = True
+    """Mixed precision; weights and optimiser stay in float32."""
+    gradient_checkpointing: bool = True
+    vllm: Literal["off", "colocate", "server"] = "off"
+    seed: int = Field(default=0, ge=0)
+    save_steps: int = Field(default=50, ge=1)
+    """Optimiser steps between checkpoints."""
+    report_to: tuple[str, ...] = ()
+    """Trackers of transformers, such as tensorboard or wandb."""
+
+    @property
+    def rollout_batch(self) -> int:
+        """Completions that are generated at once, over all processes."""
+        return self.prompts_per_rollout * self.group_size
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.rollout_batch % self.train_batch:
+            raise ValueError(
+                f"a rollout has prompts_per_rollout x group_size = {self.rollout_batch} completions, "
+                f"wanted a multiple of train_batch, {self.train_batch}"
+            )
+        if self.train_batch % self.micro_batch:
+            raise ValueError(f"train_batch is {self.train_batch}, wanted a multiple of micro_batch, {self.micro_batch}")
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
+        if self.extra_rewards.length and self.extra_rewards.length_free_tokens >= self.max_new_tokens:
+            raise ValueError("extra_rewards.length_free_tokens is not below max_new_tokens")
+        return self
+
+
+Schema = TypeVar("Schema", bound=Part)
+
+
+def shipped(schema: type[Part] = Recipe) -> list[str]:
+    """Return the names of the recipes of one kind that come with ahabench."""
+    names = (path.stem for path in RECIPES.glob("*.yaml"))
+    return sorted(name for name in names if name.startswith(SFT_PREFIX) is (schema is not Recipe))
+
+
+def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return a GRPO recipe; as `load_as`."""
+    return load_as(Recipe, name, overrides)
+
+
+def load_as(schema: type[Schema], name: str | Path, overrides: Sequence[str] = ()) -> Schema:
+    """Return a recipe by its shipped name or from a YAML file, with overrides such as "kl.init=1e-2".
+
+    A file with the key "base" names another recipe, shipped or beside it, and holds only what differs from that.
+    Relative paths in it are relative to the working directory.
+
+    Raises:
+        UsageError: there is no such recipe, or a key or a value is not what it should be.
+    """
+    values = _layered(schema, _find(schema, name, Path()))
+    for override in overrides:
+        _override(values, override, schema)
+    return parse_as(schema, values, name=str(name))
+
+
+def parse_recipe(values: Mapping[str, Any], *, name: str) -> Recipe:
+    """Return the GRPO recipe with these values; as `parse_as`."""
+    return parse_as(Recipe, values, name=name)
+
+
+def parse_as(schema: type[Schema], values: Mapping[str, Any], *, name: str) -> Schema:
+    """Return the recipe with these values.
+
+    Raises:
+        UsageError: one line about the first key or value that is wrong.
+    """
+    _check_keys(values, schema)
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        why = first["msg"].removeprefix("Value error, ")
+        found = "" if first["type"] in {"missing", "value_error"} else f", found {first['input']!r}"
+        raise UsageError(f"recipe {name}: {where + ': ' if where else ''}{why}{found}") from error
+
+
+def dump_recipe(recipe: Part) -> str:
+    """Return a recipe as YAML that `load_as` reads back to the same."""
+    import yaml
+
+    return str(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120))
+
+
+def _find(schema: type[Part], name: str | Path, folder: Path) -> Path:
+    path = RECIPES / f"{name}.yaml" if str(name) in shipped(schema) else folder / name
+    if not path.is_file():
+        raise unknown_name("recipe", str(name), shipped(schema))
+    return path
+
+
+def _layered(schema: type[Part], path: Path, depth: int = 0) -> dict[str, Any]:
+    """Return the values of a recipe file over those of its base."""
+    values = _mapping(path)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str) or depth == MAX_BASES:
+        raise UsageError(f"recipe {path}: its base {base!r} is no recipe's name, or goes round in a circle")
+    return _merged(_layered(schema, _find(schema, base, path.parent), depth + 1), values)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over`, block by block."""
+    blocks = {
+        key: _merged(base[key], value)
+        for key, value in over.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return {**base, **over, **blocks}
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"recipe {path} holds no keys and values")
+    return values
+
+
+def _override(values: dict[str, Any], override: str, schema: type[Part]) -> None:
+    import yaml
+
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"wanted key=value, found {override!r}")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"the value of {key} cannot be read: {text!r}") from error
+    *blocks, last = key.split(".")
+    target = values
+    for depth, block in enumerate(blocks):
+        _check_keys({block: None}, _block(blocks[:depth], schema))
+        if not isinstance(target.get(block), dict):
+            target[block] = {}
+        target = target[block]
+    _check_keys({last: None}, _block(blocks, schema))
+    target[last] = value
+
+
+def _check_keys(values: Mapping[str, Any], block: type[Part]) -> None:
+    for key in values:
+        if key not in block.model_fields:
+            raise unknown_name("recipe key", str(key), list(block.model_fields))
+        if isinstance(values[key], dict):
+            _check_keys(values[key], _block([key], block))
+
+
+def _block(path: Sequence[str], schema: type[Part]) -> type[Part]:
+    """Return the model behind a dotted key."""
+    found = schema
+    for key in path:
+        kinds = found.model_fields[key].annotation if key in found.model_fields else None
+        parts = [kind for kind in (kinds, *get_args(kinds)) if isinstance(kind, type) and issubclass(kind, Part)]
+        if not parts:
+            raise UsageError(f"the recipe key {'.'.join(path)!r} has no parts")
+        found = parts[0]
+    return found

@@ -1,0 +1,210 @@
+"""Rollouts: TRL's completions judged by the mixed reward, and kept as a run's responses and verdicts.
+
+    responses.jsonl   harness.runlog's rows, plus "step", "kind", "reward" and "official_correct" (or null)
+    verdicts.jsonl    harness.score's rows, plus "step", "kind" and "reward"
+
+"step" is the number of updates that the policy had had: the rows of step 0 are the untrained model's. An item's samples
+are numbered through the run, in the order in which they were drawn, so a key (item_id, sample_index) never comes twice.
+`ahabench score` replaces the verdicts by those of its scorer; the rewards stay with the responses.
+"""
+
+import json
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from ahabench.harness.disk import refusals, write_all
+from ahabench.harness.prompts import digest
+from ahabench.harness.runlog import RESPONSES, VERDICTS
+from ahabench.harness.score import Judged
+from ahabench.harness.types import Prompt, Status
+from ahabench.trainer.data import Kind, TrainItem
+from ahabench.trainer.rewards import MixedReward, Outcome
+
+Gather = Callable[[list[Any]], list[Any]]
+"""Returns every process's list, joined in the order of processes, to all of them."""
+
+
+class RolloutLog:
+    """Appends rollouts to a folder, a batch at a time, each on the disk before the call returns.
+
+    Args:
+        folder: made if need be; it may not hold rollouts already.
+
+    Raises:
+        UsageError: the disk is full or refuses.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._drawn: Counter[str] = Counter()
+        with refusals(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def numbered(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return the rows with their "sample_index", the next of each item's."""
+        numbered = []
+        for row in rows:
+            item_id = row["item_id"]
+            numbered.append({"item_id": item_id, "sample_index": self._drawn[item_id], **row})
+            self._drawn[item_id] += 1
+        return numbered
+
+    def append(self, file: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows at the end of a file and wait until they are on the disk."""
+        path = self._folder / file
+        lines = b"".join(json.dumps(row, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n" for row in rows)
+        with refusals(path):
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                write_all(descriptor, lines)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+class RewardFunction:
+    """The mixed reward as TRL calls it: a batch of completions in, a reward or `None` for each out.
+
+    Args:
+        items: the training items; a column "item_index" of the data set says which is a completion's.
+        reward: decides.
+        ends: ids of the tokens that end a completion; one without them was cut off.
+        system_prompt: what the policy was asked under, for the prompts' digests.
+        log: where the rollouts go; `None` on every process but the first.
+        gather: how to collect from all processes.
+    """
+
+    __name__ = "mixed"
+
+    def __init__(
+        self,
+        items: Sequence[TrainItem],
+        reward: MixedReward,
+        *,
+        ends: frozenset[int],
+        system_prompt: str | None,
+        log: RolloutLog | None,
+        gather: Gather = list,
+    ) -> None:
+        self._items = items
+        self._reward = reward
+        self._ends = ends
+        self._system_prompt = system_prompt
+        self._log = log
+        self._gather = gather
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        item_index: Sequence[int],
+        trainer_state: Any,
+        log_metric: Callable[[str, float], None],
+        **columns: Any,
+    ) -> list[float | None]:
+        """Return the reward of each completion, after writing the rollouts and logging each kind's statistics.
+
+        Raises:
+            ValueError: a reward is not finite.
+        """
+        items = [self._items[index] for index in item_index]
+        texts = [completion[-1]["content"] for completion in completions]
+        step = int(trainer_state.global_step)
+        finish = ["stop" if ids and ids[-1] in self._ends else "length" for ids in completion_ids]
+        outcomes = [
+            _cut_off(outcome, reason) for outcome, reason in zip(self._reward.judge(items, texts), finish, strict=True)
+        ]
+        rewards = [self._reward.total(*judged) for judged in zip(items, texts, outcomes, strict=True)]
+        for item, value in zip(items, rewards, strict=True):
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"the reward of a completion of item {item.item.id!r} is {value}")
+        rows = [
+            {
+                "item_id": item.item.id,
+                "prompt_sha256": self._prompt_sha256(item),
+                "response": text,
+                "finish_reason": reason,
+                "completion_tokens": len(ids),
+                "outcome": outcome,
+                "step": step,
+                "kind": item.kind.value,
+                "reward": value,
+            }
+            for item, text, reason, ids, outcome, value in zip(
+                items, texts, finish, completion_ids, outcomes, rewards, strict=True
+            )
+        ]
+        self._write(self._gather(rows))
+        for name, number in statistics(items, rewards, outcomes).items():
+            log_metric(name, number)
+        return rewards
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        if self._log is None:
+            return
+        rows = self._log.numbered(rows)
+        self._log.append(RESPONSES, [_response_row(row) for row in rows])
+        self._log.append(VERDICTS, [_verdict_row(row) for row in rows])
+
+    def _prompt_sha256(self, item: TrainItem) -> str:
+        return digest(Prompt(text=item.item.question, system=self._system_prompt), len(item.item.images))
+
+
+def statistics(
+    items: Sequence[TrainItem], rewards: Sequence[float | None], outcomes: Sequence[Outcome]
+) -> dict[str, float]:
+    """Return what is logged about a rollout: of each kind in it, and the share of extractable answers.
+
+    Returns:
+        For each kind "reward/<kind>/mean", "/std" (population), "/no_signal" (share of its groups, the completions of
+        one item, in which no two known rewards differ), "/masked" (share of completions without a reward) and "/n";
+        and "reward/answered". Mean and std are left out where no reward of the kind is known.
+    """
+    known: dict[Kind, list[float]] = defaultdict(list)
+    groups: dict[Kind, dict[str, set[float]]] = defaultdict(lambda: defaultdict(set))
+    totals: Counter[Kind] = Counter()
+    for item, reward in zip(items, rewards, strict=True):
+        totals[item.kind] += 1
+        values = groups[item.kind][item.item.id]
+        if reward is not None:
+            known[item.kind].append(reward)
+            values.add(reward)
+    found: dict[str, float] = {}
+    for kind, total in totals.items():
+        if known[kind]:
+            found |= {f"reward/{kind}/mean": fmean(known[kind]), f"reward/{kind}/std": pstdev(known[kind])}
+        flat = [len(values) < 2 for values in groups[kind].values()]
+        found |= {f"reward/{kind}/no_signal": fmean(flat), f"reward/{kind}/masked": 1 - len(known[kind]) / total}
+        found[f"reward/{kind}/n"] = float(total)
+    unread = {Status.NO_ANSWER, Status.TRUNCATED}
+    answered = [outcome.verdict.status not in unread for outcome in outcomes]
+    return found | {"reward/answered": fmean(answered)}
+
+
+def _cut_off(outcome: Outcome, finish_reason: str) -> Outcome:
+    if outcome.verdict.status is Status.NO_ANSWER and finish_reason == "length":
+        return replace(outcome, verdict=replace(outcome.verdict, status=Status.TRUNCATED))
+    return outcome
+
+
+def _response_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in row.items() if key != "outcome"}
+    judgeable = row["kind"] != Kind.OPEN_ENDED and row["outcome"].verdict.status is not Status.ERROR
+    return kept | {"official_correct": row["outcome"].verdict.correct if judgeable else None}
+
+
+def _verdict_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    judged = Judged(
+        item_id=row["item_id"],
+        sample_index=row["sample_index"],
+        verdict=row["outcome"].verdict,
+        finish_reason=row["finish_reason"],
+    )
+    return judged.as_row() | {key: row[key] for key in ("step", "kind", "reward")}
