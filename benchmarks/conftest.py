@@ -47,11 +47,49 @@ def record(pytestconfig: pytest.Config) -> Callable[..., None]:
     return keep
 
 
+ENGINE_RATES = pytest.StashKey[dict[str, dict[str, Any]]]()
+GOALS = (
+    ("transformers", "lmms-eval:qwen2_5_vl", "goal: 3 times as fast"),
+    ("transformers", "lmms-eval:qwen2_5_vl*8", "its adapter with batches of 8"),
+    ("vllm", "lmms-eval:vllm", "goal: no slower"),
+    ("vllm", "bare", "goal: at least 0.95"),
+)
+
+
+@pytest.fixture
+def record_engine(pytestconfig: pytest.Config) -> Callable[[str, dict[str, Any]], None]:
+    """Keeps what an engine took, for the table at the end of the session."""
+    rates = pytestconfig.stash.setdefault(ENGINE_RATES, {})
+
+    def keep(engine: str, row: dict[str, Any]) -> None:
+        rates[engine] = row
+
+    return keep
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    rates = config.stash.get(RATES, {})
-    if not rates:
-        return
-    out = terminalreporter
+    if rates := config.stash.get(RATES, {}):
+        _print_scorers(terminalreporter, rates)
+    if engines := config.stash.get(ENGINE_RATES, {}):
+        _print_engines(terminalreporter, engines)
+
+
+def _print_engines(out: pytest.TerminalReporter, rates: dict[str, dict[str, Any]]) -> None:
+    out.section("64 questions with images: how long each engine took")
+    out.line(f"{'':26}{'wall s':>8}{'CPU s':>8}{'tokens':>8}{'tokens/s':>10}{'/CPU s':>8}")
+    for name, row in rates.items():
+        wall, cpu, tokens = row["wall_s"], row["cpu_s"], row["tokens"]
+        out.line(f"{name:26}{wall:>8.1f}{cpu:>8.1f}{tokens:>8}{tokens / wall:>10.1f}{tokens / cpu:>8.1f}")
+    for name, other, goal in GOALS:
+        if name in rates and other in rates:
+            wall, cpu = (
+                (rates[name]["tokens"] / rates[name][unit]) / (rates[other]["tokens"] / rates[other][unit])
+                for unit in ("wall_s", "cpu_s")
+            )
+            out.line(f"{name} / {other}: {wall:.2f} times as fast, {cpu:.2f} times per CPU second ({goal})")
+
+
+def _print_scorers(out: pytest.TerminalReporter, rates: dict[str, Rate]) -> None:
     out.section("MathVision: responses per second, and agreement with the published verdicts")
     out.line(
         f"{'':26}{'n':>7}{'wall s':>8}{'CPU s':>8}{'/s':>8}{'/s and core':>13}"

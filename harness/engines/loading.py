@@ -111,7 +111,60 @@ def limit_pixels(front: Any, name: str, *, min_pixels: int | None, max_pixels: i
     return low, high
 
 
-def load_model(checkpoint: Checkpoint, *, images: bool, dtype: Any, device: str, trust_remote_code: bool) -> Any:
+def end_tokens(own: int | list[int] | None, tokenizer: Any) -> set[int]:
+    """Return the tokens that end a text: the model's and the tokenizer's.
+
+    Both, because a fine-tune may end its turns with a token of which only one knows.
+
+    Args:
+        own: the `eos_token_id` of a model's generation settings.
+        tokenizer: of transformers.
+    """
+    return {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
+
+
+def own_ends(checkpoint: Checkpoint, config: Any) -> int | list[int] | None:
+    """Return the end-of-sequence tokens of a checkpoint's generation settings, or else of its configuration.
+
+    Raises:
+        EngineError: the settings are damaged.
+    """
+    from transformers import GenerationConfig
+
+    folder = checkpoint.base.path if checkpoint.base is not None else checkpoint.path
+    with _failures(checkpoint):
+        if (folder / "generation_config.json").is_file():
+            own: int | list[int] | None = GenerationConfig.from_pretrained(folder).eos_token_id
+        else:
+            own = getattr(config.get_text_config(), "eos_token_id", None)
+    return own
+
+
+def adapter_parts(checkpoint: Checkpoint) -> list[str]:
+    """Return the names of an adapter's tensors.
+
+    Raises:
+        EngineError: they are not in a safetensors file, or it is damaged.
+    """
+    from safetensors import safe_open
+
+    path = checkpoint.path / "adapter_model.safetensors"
+    if not path.is_file():
+        raise EngineError(f"{checkpoint.name} has no {path.name}: save it again with save_pretrained")
+    opened: Any = safe_open
+    with _failures(checkpoint), opened(path, framework="np") as file:
+        return sorted(file.keys())
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    *,
+    images: bool,
+    dtype: Any,
+    device: str,
+    trust_remote_code: bool,
+    attn_implementation: str | None = None,
+) -> Any:
     """Return the model on its device, in evaluation mode, with its adapter.
 
     Its generation settings are dropped but for the special tokens: what is not asked for must not change a score.
@@ -126,6 +179,7 @@ def load_model(checkpoint: Checkpoint, *, images: bool, dtype: Any, device: str,
         library.logging.disable_progress_bar()
     folder, options = _where(checkpoint)
     loader = library.AutoModelForImageTextToText if images else library.AutoModelForCausalLM
+    attention = {"attn_implementation": attn_implementation} if attn_implementation else {}
     with _failures(checkpoint):
         model, report = loader.from_pretrained(
             folder,
@@ -134,6 +188,7 @@ def load_model(checkpoint: Checkpoint, *, images: bool, dtype: Any, device: str,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # to name them: they are refused below
             **options,
+            **attention,
         )
     _check_complete(checkpoint, report)
     own = model.generation_config

@@ -9,15 +9,18 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from ahabench.harness.checkpoint import Kind, find_checkpoint, weights_digest
+from pydantic import BaseModel, ConfigDict, Field
+
 from ahabench.harness.engines import EngineInfo
-from ahabench.harness.engines.chat import Chat
 from ahabench.harness.engines.devices import find_device, find_dtype, is_memory, use_free_cores
-from ahabench.harness.engines.loading import limit_pixels, load_front, load_model, read_config, takes_images
+from ahabench.harness.engines.front import open_front
+from ahabench.harness.engines.loading import end_tokens, load_model
+from ahabench.harness.engines.outcomes import failed, named
 from ahabench.harness.engines.sampler import logits_processors
+from ahabench.harness.engines.sizes import Sizes, sizes_in_batch
 from ahabench.harness.errors import DatasetError, EngineError, UsageError
 from ahabench.harness.images import MAX_PIXELS, decode
-from ahabench.harness.manifest import EngineRecord, ModelRecord, PixelsRecord, SamplingRecord
+from ahabench.harness.manifest import EngineRecord, SamplingRecord
 from ahabench.harness.sampling import Sampling
 from ahabench.harness.types import ImageSource, Request, Response
 
@@ -59,6 +62,22 @@ class _Failure:
     error: str
 
 
+class TransformersOptions(BaseModel):
+    """How transformers runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    batch_size: int | None = Field(default=None, ge=1, description="most requests at once (as --batch-size)")
+    dtype: str = Field(default="auto", description="auto, float32, bfloat16 or float16 (as --dtype)")
+    device: str = Field(default="auto", description="auto, or a name of torch's such as cuda:1 (as --device)")
+    revision: str | None = Field(default=None, description="branch, tag or commit on the hub (as --revision)")
+    trust_remote_code: bool = Field(default=False, description="run the checkpoint's own code (as --trust-remote-code)")
+    text_only: bool | None = Field(default=None, description="leave the images out (as --text-only)")
+    attn_implementation: str | None = Field(
+        default=None, description="eager, sdpa, flash_attention_2 or whatever else the installed transformers has"
+    )
+
+
 class TransformersEngine:
     """Any image-text-to-text or causal checkpoint that transformers can load.
 
@@ -82,6 +101,7 @@ class TransformersEngine:
         revision: a branch, tag or commit, for a name on the hub.
         trust_remote_code: whether code that comes with the checkpoint may run.
         text_only: leave the images out; `None` does so for a model that takes none.
+        attn_implementation: transformers' name of a way to compute attention; `None` leaves the choice to it.
 
     Raises:
         EngineError: the checkpoint cannot be used, or an option does not fit it.
@@ -101,32 +121,33 @@ class TransformersEngine:
         revision: str | None = None,
         trust_remote_code: bool = False,
         text_only: bool | None = None,
+        attn_implementation: str | None = None,
     ) -> None:
         """Read everything but the weights."""
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"the batch size is {batch_size}, wanted at least 1")
-        self._checkpoint = find_checkpoint(model, revision=revision)
+        self._front = open_front(
+            model,
+            min_pixels=min_pixels,
+            max_pixels=max_pixels,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            text_only=text_only,
+        )
         self._sampling = sampling
         self._trust = trust_remote_code
-        config = read_config(self._checkpoint, trust_remote_code=trust_remote_code)
-        self._multimodal = self._checkpoint.kind is not Kind.GGUF and takes_images(config)
-        if text_only is False and not self._multimodal:
-            raise EngineError(f"{model} takes no images ({type(config).__name__}); leave them out with text_only")
-        self._images = self._multimodal and not text_only
-        self._front = load_front(self._checkpoint, images=self._multimodal, trust_remote_code=trust_remote_code)
-        self._tokenizer = self._front.tokenizer if self._multimodal else self._front
-        limits = self._limits(min_pixels, max_pixels)
-        self._max_pixels = limits[1] if limits else None
-        self._chat = Chat(self._front, images=self._images)
-        self._context = getattr(config.get_text_config(), "max_position_embeddings", None)
+        self._attention = attn_implementation
+        self._images = self._front.images
+        self._tokenizer = self._front.tokenizer
+        self._context = self._front.context
         self._batch_size = batch_size or (8 if self._images else 16)
         self._device = find_device(device)
-        self._dtype = find_dtype(dtype, config, self._device)
+        self._dtype = find_dtype(dtype, self._front.config, self._device)
         self._model: Any = None
         self._ends: set[int] = set()
         self._size = self._batch_size
         self._failed_in_a_row = 0
-        self.info = self._describe(limits)
+        self.info = self._describe()
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Response]:
         """Yield one response per request as batches finish; a request that cannot be answered gets an error response.
@@ -164,7 +185,7 @@ class TransformersEngine:
             yield from self._answer(batch[:half])
             yield from self._answer(batch[half:])
         else:
-            yield _error(batch[0].request, outcome.error)
+            yield failed(batch[0].request, outcome.error)
             self._failed_in_a_row = self._failed_in_a_row + 1 if outcome.cause is _Cause.MODEL else 0
             if self._failed_in_a_row >= PATIENCE:
                 raise EngineError(f"{PATIENCE} requests in a row failed, the last one with {outcome.error}")
@@ -182,14 +203,17 @@ class TransformersEngine:
                 return _Failure(_Cause.UNEVEN, "")
             if rooms[0] < 1:
                 full = f"the prompt leaves no room for an answer in the model's context of {self._context} tokens"
-                return refused + [_error(one.request, full) for one, _ in opened]
+                return refused + [failed(one.request, full) for one, _ in opened]
             stage = _Cause.MODEL
             requests = [one.request for one, _ in opened]
             tokens = self._generate_tokens(inputs, requests, rooms[0])
-            return refused + [self._response(one, row) for one, row in zip(requests, tokens, strict=True)]
+            lengths = inputs["attention_mask"].sum(dim=1).tolist()
+            sizes = sizes_in_batch(self._front.processor, inputs, [len(pictures) for _, pictures in opened])
+            rows = zip(requests, tokens, lengths, sizes, strict=True)
+            return refused + [self._response(*row) for row in rows]
         except Exception as error:
             _log.debug("a batch of %d failed", len(batch), exc_info=True)
-            failure = _Failure(_Cause.MEMORY if is_memory(error) else stage, _named(error))
+            failure = _Failure(_Cause.MEMORY if is_memory(error) else stage, named(error))
         # Outside the handler: until here the traceback keeps the batch's tensors alive.
         if failure.cause is _Cause.MEMORY:
             self._free()
@@ -200,12 +224,13 @@ class TransformersEngine:
 
         images = request.images if self._images else ()
         try:
-            text = self._chat.render(request.prompt, len(images))
+            text = self._front.chat.render(request.prompt, len(images))
         except TemplateError as error:
-            return _error(request, f"the chat template refuses the prompt: {error}")
+            return failed(request, f"the chat template refuses the prompt: {error}")
         length = len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        largest = self._front.limits[1] if self._front.limits else MAX_PIXELS
         for image in images:
-            length += min(_area(image), self._max_pixels or MAX_PIXELS) // _PATCH
+            length += min(_area(image), largest) // _PATCH
         return _Ready(request, text, length)
 
     def _open_images(self, batch: list[_Ready]) -> tuple[list[tuple[_Ready, list[Any]]], list[Response]]:
@@ -217,7 +242,7 @@ class TransformersEngine:
             try:
                 opened.append((one, [decode(image.read(), name=one.request.item_id) for image in images]))
             except DatasetError as error:
-                refused.append(_error(one.request, str(error)))
+                refused.append(failed(one.request, str(error)))
         return opened, refused
 
     def _encode(self, opened: list[tuple[_Ready, list[Any]]]) -> dict[str, Any]:
@@ -226,13 +251,13 @@ class TransformersEngine:
         options: dict[str, Any] = {
             "padding": True,
             "return_tensors": "pt",
-            "add_special_tokens": self._chat.adds_special_tokens(texts[0]),
+            "add_special_tokens": self._front.chat.adds_special_tokens(texts[0]),
         }
-        if not self._multimodal:
-            return dict(self._front(texts, return_token_type_ids=False, **options))
+        if not self._front.multimodal:
+            return dict(self._front.processor(texts, return_token_type_ids=False, **options))
         if any(pictures for _, pictures in opened):
             options["images"] = [pictures for _, pictures in opened]
-        return dict(self._front(text=texts, **options))
+        return dict(self._front.processor(text=texts, **options))
 
     def _rooms(self, inputs: dict[str, Any]) -> list[int]:
         """Return how many tokens each request may still get."""
@@ -267,7 +292,7 @@ class TransformersEngine:
         rows: list[list[int]] = output[:, placed["input_ids"].shape[1] :].tolist()
         return rows
 
-    def _response(self, request: Request, tokens: list[int]) -> Response:
+    def _response(self, request: Request, tokens: list[int], prompt_tokens: int, sizes: Sizes | None) -> Response:
         end = next((place for place, token in enumerate(tokens) if token in self._ends), None)
         text = self._tokenizer.decode(tokens[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Response(
@@ -276,49 +301,36 @@ class TransformersEngine:
             text=text,
             finish_reason="length" if end is None else "stop",
             completion_tokens=len(tokens) if end is None else end + 1,
+            prompt_tokens=prompt_tokens,
+            image_sizes=sizes,
         )
 
     def _load(self) -> None:
         use_free_cores()
         self._model = load_model(
-            self._checkpoint,
-            images=self._multimodal,
+            self._front.checkpoint,
+            images=self._front.multimodal,
             dtype=self._dtype,
             device=self._device,
             trust_remote_code=self._trust,
+            attn_implementation=self._attention,
         )
-        ends = self._model.generation_config.eos_token_id
-        # Both the model's and the tokenizer's: a fine-tune may end its turns with a token of which only one knows.
-        self._ends = {*(ends if isinstance(ends, list) else [ends]), self._tokenizer.eos_token_id} - {None}
+        self._ends = end_tokens(self._model.generation_config.eos_token_id, self._tokenizer)
 
-    def _limits(self, min_pixels: int | None, max_pixels: int | None) -> tuple[int, int] | None:
-        if self._images:
-            return limit_pixels(self._front, self._checkpoint.name, min_pixels=min_pixels, max_pixels=max_pixels)
-        if (min_pixels, max_pixels) != (None, None):
-            _log.warning("the images are left out, so their pixel limits change nothing")
-        return None
-
-    def _describe(self, limits: tuple[int, int] | None) -> EngineInfo:
+    def _describe(self) -> EngineInfo:
         from transformers import __version__
 
-        low, high = limits or (None, None)
         return EngineInfo(
-            model=ModelRecord(
-                name=self._checkpoint.name,
-                weights_digest=weights_digest(self._checkpoint),
-                revision=self._checkpoint.revision,
-                adapter=self._checkpoint.adapter,
-                chat_template_sha256=self._chat.template_sha256,
-                text_only=not self._images,
-            ),
+            model=self._front.model_record(),
             engine=EngineRecord(
                 name="transformers",
                 version=__version__,
                 device=self._device,
                 dtype=str(self._dtype).removeprefix("torch."),
+                options={"attn_implementation": self._attention} if self._attention else {},
             ),
             sampling=SamplingRecord(**asdict(self._sampling)),
-            pixels=PixelsRecord(min=low, max=high),
+            pixels=self._front.pixels_record(),
         )
 
     def _free(self) -> None:
@@ -338,12 +350,6 @@ def _take_longest(ready: list[_Ready], size: int) -> list[_Ready]:
     return batch
 
 
-def _error(request: Request, error: str) -> Response:
-    return Response(
-        item_id=request.item_id, sample_index=request.sample_index, text=None, finish_reason="error", error=error
-    )
-
-
 def _area(image: ImageSource) -> int:
     """Return an image's pixels from its header, 0 where that cannot be read: decoding will say why."""
     from PIL import Image
@@ -355,8 +361,3 @@ def _area(image: ImageSource) -> int:
                 return int(picture.width * picture.height)
     except (DatasetError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return 0
-
-
-def _named(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -6,7 +6,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,8 +15,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ahabench.harness import registry
+from ahabench.harness import dataset, registry, rescore
 from ahabench.harness.cli import main
+from ahabench.harness.manifest import Manifest, write_manifest
+from ahabench.harness.runlog import RESPONSES, write_responses
+from ahabench.harness.types import Response
 
 TOY = Path(__file__).parent / "toy"
 SERVED = "reader-2026-01-31"
@@ -188,3 +191,70 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     registry.tasks.cache_clear()
     yield shutil.copytree(TOY / "data", tmp_path / "data")
     registry.tasks.cache_clear()
+
+
+@pytest.fixture
+def mini_run(tmp_path: Path) -> Callable[..., Path]:
+    """Makes scored runs on the built-in suite, as one engine would leave them, from what was answered wrong.
+
+    `mini_run(name, wrong, task="mathvista", samples=1, finish={}, texts={}, **fields)`: `wrong` are places of items, or
+    (place, sample) pairs; `finish` and `texts` go by place and take the place of what is said else; `fields` go into
+    the manifest. `task=None` with `tasks={task: wrong}` makes a run of several benchmarks.
+    """
+
+    def make(
+        name: str,
+        wrong: Iterable[object] = (),
+        *,
+        task: str = "mathvista",
+        tasks: dict[str, Iterable[object]] | None = None,
+        samples: int = 1,
+        finish: dict[int, str] | None = None,
+        texts: dict[int, str | None] | None = None,
+        tokens: int | None = 10,
+        score: bool = True,
+        **fields: Any,
+    ) -> Path:
+        run, records = tmp_path / name, {}
+        for one, missed in (tasks or {task: wrong}).items():
+            split = dataset.load(registry.find_task(one), "mini")
+            records[one] = {
+                "split": "mini",
+                "source": split.source,
+                "data_digest": split.digest,
+                "n_items": len(split.items),
+                "prompt": {"style": "think", "version": 1},
+            }
+            missed = set(missed)
+            rows = []
+            for place, item in enumerate(split.items):
+                for sample in range(samples):
+                    is_wrong = place in missed or (place, sample) in missed
+                    said = "I cannot tell." if is_wrong else f"I see it.\n<answer>{item.gold}</answer>"
+                    rows.append(
+                        Response(
+                            item_id=item.id,
+                            sample_index=sample,
+                            text=(texts or {}).get(place, said),
+                            finish_reason=(finish or {}).get(place, "stop"),
+                            completion_tokens=tokens,
+                        )
+                    )
+            write_responses(run / one / RESPONSES, rows)
+        known: dict[str, Any] = {
+            "status": "complete",
+            "model": {"name": name, "weights_digest": f"sha256:{name}", "text_only": False},
+            "engine": {"name": "vllm", "version": "0.32.0", "dtype": "bfloat16"},
+            "sampling": {"temperature": 0.0, "max_new_tokens": 64, "samples": samples, "seed": 0},
+            "pixels": {"min": 784, "max": 50176},
+            "system_prompt": "Think.",
+        }
+        changed = {part: known[part] | fields.pop(part, {}) for part in ("model", "engine", "sampling", "pixels")}
+        for one, values in (fields.pop("records", None) or {}).items():
+            records[one] = {**records[one], **values}
+        write_manifest(run, Manifest.model_validate(known | changed | {"tasks": records} | fields))
+        if score:
+            rescore.score_run(run, scorer="robust", data=None, allow_missing=True)
+        return run
+
+    return make

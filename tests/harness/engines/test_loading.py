@@ -2,7 +2,9 @@
 
 import json
 import logging
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -216,3 +218,43 @@ def test_own_code_is_not_run_unless_it_is_trusted(made: Make, tmp_path: Path, mo
     assert not (path / "ran").exists()
     assert said(path, trust_remote_code=True) == said(made("llama"))
     assert (path / "ran").exists()
+
+
+# What trainers leave: shards.
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen"])
+def test_sharded_safetensors_answer_as_the_whole(made: Make, tmp_path: Path, name: str) -> None:
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    path = shutil.copytree(made(name), tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors"))
+    loader: Any = AutoModelForCausalLM if name == "llama" else AutoModelForImageTextToText
+    loader.from_pretrained(made(name)).save_pretrained(path, max_shard_size="30KB")
+    assert len(list(path.glob("model-*-of-*.safetensors"))) > 2
+    assert said(path) == said(made(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llama", "qwen"])
+def test_fsdp_shards_are_refused_with_a_command_that_makes_them_a_checkpoint(
+    made: Make, tmp_path: Path, name: str
+) -> None:
+    import torch.distributed.checkpoint as sharded
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    loader: Any = AutoModelForCausalLM if name == "llama" else AutoModelForImageTextToText
+    path = shutil.copytree(made(name), tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors"))
+    # As accelerate saves FSDP's SHARDED_STATE_DICT (accelerate/utils/fsdp_utils.py, save_fsdp_model).
+    weights = {"model": loader.from_pretrained(made(name)).state_dict()}
+    sharded.save(weights, checkpoint_id=path / "pytorch_model_fsdp_0")
+    with pytest.raises(EngineError) as raised:
+        TransformersEngine(str(path), sampling=Sampling())
+    found = re.search(r"convert them with `accelerate (merge-weights \S+ \S+)`", str(raised.value))
+    assert found is not None
+    command = [str(Path(sys.executable).with_name("accelerate")), *found[1].split()]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    merged = Path(command[-1])
+    for file in path.glob("*.*"):
+        if file.is_file():
+            shutil.copy(file, merged)
+    assert said(merged) == said(made(name))

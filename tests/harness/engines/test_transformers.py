@@ -63,10 +63,9 @@ def answers(path: Path, requests: Sequence[Request], sampling: Sampling = GREEDY
     return list(TransformersEngine(str(path), sampling=sampling, **options).generate(requests))
 
 
-def by_hand(path: Path, request: Request, max_new_tokens: int = 16, **options: Any) -> list[int]:
-    """Return the tokens that transformers writes for one request, by its documented calls and nothing of ours."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+def inputs_by_hand(path: Path, request: Request, **options: Any) -> Any:
+    """Return the model's inputs for one request, by transformers' documented calls and nothing of ours."""
+    from transformers import AutoProcessor
 
     front = AutoProcessor.from_pretrained(path, **options)
     pictures = [{"type": "image", "image": Image.open(io.BytesIO(image.read()))} for image in request.images]
@@ -76,14 +75,28 @@ def by_hand(path: Path, request: Request, max_new_tokens: int = 16, **options: A
     if not hasattr(front, "image_processor"):
         content, system = request.prompt.text, request.prompt.system
     messages = [{"role": "system", "content": system}] if request.prompt.system else []
-    inputs = front.apply_chat_template(
+    return front.apply_chat_template(
         [*messages, {"role": "user", "content": content}],
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
     )
-    loader = AutoModelForImageTextToText if hasattr(front, "image_processor") else AutoModelForCausalLM
+
+
+def prompt_of(path: Path, request: Request, **options: Any) -> list[int]:
+    tokens: list[int] = inputs_by_hand(path, request, **options)["input_ids"][0].tolist()
+    return tokens
+
+
+def by_hand(path: Path, request: Request, max_new_tokens: int = 16, **options: Any) -> list[int]:
+    """Return the tokens that transformers writes for one request."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+
+    inputs = inputs_by_hand(path, request, **options)
+    multimodal = hasattr(AutoProcessor.from_pretrained(path), "image_processor")
+    loader = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
     torch.manual_seed(0)
     output = loader.from_pretrained(path).generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     return output[0, inputs["input_ids"].shape[1] :].tolist()
@@ -178,6 +191,8 @@ def test_a_text_that_the_model_ends_is_stopped_and_counted_with_its_end(made: Ma
         text=decoded(path, tokens[:place]),
         finish_reason="stop",
         completion_tokens=place + 1,
+        prompt_tokens=len(prompt_of(path, request)),
+        image_sizes=(),
     )
 
 
@@ -258,6 +273,28 @@ def test_pixel_limits_that_cross_are_refused(made: Make) -> None:
         TransformersEngine(str(made("qwen")), sampling=GREEDY, min_pixels=99_999)
 
 
+def test_a_response_says_how_long_its_prompt_was_and_how_large_its_images(made: Make) -> None:
+    # Sides become multiples of 28 (14 px patches, merged 2 x 2).
+    requests = [
+        ask("one", picture("red", 100, 56)),
+        ask("two", picture("red", 56, 56), picture("blue", 30, 90)),
+        ask("none"),
+    ]
+    found = {response.item_id: response for response in answers(made("qwen"), requests)}
+    assert {item: response.image_sizes for item, response in found.items()} == {
+        "one": ((112, 56),),
+        "two": ((56, 56), (28, 84)),
+        "none": (),
+    }
+    for request in requests:
+        assert found[request.item_id].prompt_tokens == len(prompt_of(made("qwen"), request))
+
+
+def test_a_processor_of_fixed_sizes_tells_them_too(made: Make) -> None:
+    (response,) = answers(made("llava"), [ask("What?", picture("red", 90, 60))])
+    assert response.image_sizes == ((28, 28),)
+
+
 # What the engine says of itself, and what it refuses.
 
 
@@ -273,6 +310,8 @@ def test_the_engine_describes_itself_without_loading_weights(made: Make, tmp_pat
         "version": transformers.__version__,
         "device": "cpu",
         "dtype": "float32",
+        "url": None,
+        "options": {},
     }
     assert engine.info.sampling.temperature == 1.0
     assert engine.info.sampling.top_k == 40
