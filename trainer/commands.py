@@ -32,6 +32,10 @@ def grpo(
 
 
 def demo(
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings of the recipe tiny-cpu, such as max_steps=100.", metavar="[KEY=VALUE]..."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for everything; the same command goes on in it.")] = Path(
         "runs/demo"
     ),
@@ -43,7 +47,7 @@ def demo(
     from ahabench.trainer.demo import demo as run
     from ahabench.trainer.demo_report import print_demo
 
-    summary = run(out, seed=seed)
+    summary = run(out, seed=seed, settings=settings or [])
     if as_json:
         print_json(summary)
     else:
