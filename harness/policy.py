@@ -1,0 +1,110 @@
+"""What a gate demands: margins, the error that it accepts, and what to do about doubt."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ahabench.harness.errors import UsageError
+
+ANY = "*"
+DEFAULT_MARGIN = 2.0
+"""Points."""
+
+
+class Policy(BaseModel):
+    """A policy file, or what flags say. Margins are in points (2 is 2 of 100), all else in fractions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    margin: dict[str, float] = {ANY: DEFAULT_MARGIN}
+    """The largest drop that is accepted, in points, by "TASK:METRIC", "TASK" or "*"; the most exact name counts."""
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """One-sided: the chance of a PASS where the true drop is the margin, and of a FAIL there."""
+    inconclusive: Literal["skip", "fail"] = "skip"
+    """What a test in JUnit and pytest does where the data cannot decide. The command ends with 3 either way."""
+    on_significant_drop: Literal["pass", "fail"] = "pass"
+    """Whether a drop within the margin fails where it is significant (Holm over all rows)."""
+    allow: list[str] = []
+    """Fields in which the runs may differ."""
+    metrics: list[str] = []
+    """Metrics to compare beside each benchmark's headline, as "TASK:METRIC"."""
+    allow_missing: bool = False
+    """Whether to compare what both sides have, where a run lacks responses."""
+
+    def margin_of(self, task: str, metric: str) -> float:
+        """Return the margin of a row, as a fraction.
+
+        Raises:
+            UsageError: none is given for it.
+        """
+        for name in (f"{task}:{metric}", task, ANY):
+            if name in self.margin:
+                return self.margin[name] / 100
+        raise UsageError(f"no margin for {task}; add {task}=POINTS or *=POINTS to --margin")
+
+    def changed(self, values: Mapping[str, object]) -> Self:
+        """Return the policy with the values that are not `None` in place of its own.
+
+        Raises:
+            UsageError: a value is out of its range.
+        """
+        given = {name: value for name, value in values.items() if value is not None}
+        return type(self)._checked(self.model_dump() | given, "the flags")
+
+    @classmethod
+    def _checked(cls, values: object, where: str) -> Self:
+        try:
+            policy = cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            known = ", ".join(cls.model_fields)
+            hint = f"; a policy has {known}" if first["type"] == "extra_forbidden" else ""
+            raise UsageError(f"{where}: {field}: {first['msg']}{hint}") from error
+        for name, points in policy.margin.items():
+            if not 0 <= points < 100:
+                raise UsageError(f"{where}: the margin of {name} is {points:g}, wanted points from 0 to 100")
+        return policy
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return the policy in a YAML (or JSON) file.
+
+        Raises:
+            UsageError: there is none, or it is no policy.
+        """
+        import yaml
+
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
+            raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        if isinstance(values, dict) and isinstance(values.get("margin"), int | float):
+            values["margin"] = {ANY: values["margin"]}
+        return cls._checked({} if values is None else values, str(path))
+
+
+def parse_margin(text: str) -> dict[str, float]:
+    """Return the margins of "2" or "mathvista=2,dynamath:average=1,*=3", in points by name.
+
+    Raises:
+        UsageError: a part is no number of points, or a name stands twice.
+
+    >>> parse_margin("mathvista=2,*=3")
+    {'mathvista': 2.0, '*': 3.0}
+    """
+    margins: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, points = part.strip().rpartition("=")
+        try:
+            value = float(points)
+        except ValueError as error:
+            raise UsageError(f"--margin {text!r}: {points!r} is no number of points") from error
+        if (name or ANY) in margins:
+            raise UsageError(f"--margin {text!r} names {name or ANY} twice")
+        margins[name or ANY] = value
+    return margins

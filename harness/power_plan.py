@@ -1,0 +1,201 @@
+"""What a comparison on each benchmark can show, and how many items a margin takes: the rows of `ahabench plan`."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ahabench.harness.accounting import results_of
+from ahabench.harness.dataset import Dataset
+from ahabench.harness.errors import IncomparableRunsError
+from ahabench.harness.pairing import check, common_items, common_tasks, notes_on, pair_up
+from ahabench.harness.policy import Policy
+from ahabench.harness.power import (
+    POWER,
+    correlation_within,
+    design_effect,
+    items_to_pass,
+    items_to_show,
+    smallest_difference,
+)
+from ahabench.harness.report import note
+from ahabench.harness.sides import Run
+from ahabench.harness.types import Metric, Result
+
+DISCORDANCES = (0.1, 0.2, 0.3)
+CORRELATION = 0.5
+"""Assumed between two items' differences in one cluster, where no runs tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Design:
+    """What is compared: how many units, in which clusters, and how alike a cluster's items behave."""
+
+    name: str
+    """The benchmark and split, or "items"."""
+    metric: str
+    n: int
+    """Items, or clusters where the headline counts those."""
+    sizes: tuple[int, ...]
+    """Units of each cluster."""
+    correlation: float
+    """Of two units' differences within a cluster."""
+    discordances: tuple[float, ...]
+    measured: bool
+    """Whether correlation and discordance come from two runs."""
+
+    @property
+    def effect(self) -> float:
+        """The design effect of the clusters."""
+        return design_effect(self.sizes, self.correlation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRow:
+    """One benchmark at one discordance. Fractions; `None` where no number would do."""
+
+    name: str
+    metric: str
+    n: int
+    clusters: int
+    correlation: float
+    design_effect: float
+    discordance: float
+    measured: bool
+    margin: float
+    smallest_difference: float | None
+    """That a two-sided test at 5 % shows with the power."""
+    n_to_show: int | None
+    """So that the margin is the smallest difference."""
+    n_to_pass: int | None
+    """So that the gate passes with the power where nothing changed."""
+
+    def as_row(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return asdict(self)
+
+
+def design_of(dataset: Dataset, *, correlation: float, discordances: Sequence[float]) -> Design:
+    """Return what comparing two runs on a split comes to, with an assumed correlation and discordances."""
+    metric = dataset.task.metrics[dataset.task.headline]
+    results = [Result(item=item, scores=(1.0,), answers=(None,)) for item in dataset.items]
+    n, sizes = _units(metric, results)
+    return Design(
+        name=dataset.protocol,
+        metric=dataset.task.headline,
+        n=n,
+        sizes=sizes,
+        correlation=correlation,
+        discordances=tuple(discordances),
+        measured=False,
+    )
+
+
+def design_of_items(items: int, clusters: int, *, correlation: float, discordances: Sequence[float]) -> Design:
+    """Return the design of so many items in clusters of equal size, as nearly as they can be."""
+    clusters = min(items, clusters)
+    small, larger = divmod(items, clusters)
+    return Design(
+        name="items",
+        metric="accuracy",
+        n=items,
+        sizes=(small + 1,) * larger + (small,) * (clusters - larger),
+        correlation=correlation,
+        discordances=tuple(discordances),
+        measured=False,
+    )
+
+
+def measured_designs(a: Sequence[Run], b: Sequence[Run], policy: Policy, data: Path | None) -> list[Design]:
+    """Return the designs of the benchmarks of two runs, with the discordance and correlation that they show.
+
+    Raises:
+        IncomparableRunsError: the runs differ in what changes scores.
+        UsageError: as `compare`.
+    """
+    names = common_tasks(a, b, None)
+    guards, scorers = check(a, b, names, None, policy, None)
+    if failing := [str(guard) for guard in guards if not guard.passed]:
+        raise IncomparableRunsError("; ".join(failing))
+    for text in notes_on(a, b, guards):
+        note(text)
+    designs = []
+    for name in names:
+        pair = pair_up(name, a[:1], b[:1], scorers[name], data)
+        items = common_items(pair)
+        first, second = (results_of(items, side[0].scores.judged) for side in (pair.a, pair.b))
+        metric = pair.dataset.task.metrics[pair.dataset.task.headline]
+        n, sizes = _units(metric, first)
+        differences, clusters = _differences(metric, first, second, on_clusters=n < len(items))
+        designs.append(
+            Design(
+                name=pair.dataset.protocol,
+                metric=pair.dataset.task.headline,
+                n=n,
+                sizes=sizes,
+                correlation=correlation_within(differences, clusters) or 0.0,
+                discordances=(sum(value**2 for value in differences) / len(differences),),
+                measured=True,
+            )
+        )
+    return designs
+
+
+def plan_rows(designs: Sequence[Design], *, margin: float, alpha: float = 0.05, power: float = POWER) -> list[PlanRow]:
+    """Return a row for each design and discordance.
+
+    Args:
+        designs: what is compared.
+        margin: a fraction.
+        alpha: one-sided, of the gate; a difference is shown by a two-sided test at 5 %, as tables of power have it.
+        power: the chance of showing, and of passing.
+    """
+    return [_row(design, share, margin, alpha, power) for design in designs for share in design.discordances]
+
+
+def _row(design: Design, discordance: float, margin: float, alpha: float, power: float) -> PlanRow:
+    effect = design.effect
+    shows = to_show = to_pass = None
+    if discordance > 0:
+        shows = smallest_difference(design.n, discordance, power=power, effect=effect)
+        to_show = items_to_show(margin, discordance, power=power, effect=effect)
+        to_pass = items_to_pass(margin, discordance, alpha=alpha, power=power, effect=effect)
+    return PlanRow(
+        name=design.name,
+        metric=design.metric,
+        n=design.n,
+        clusters=len(design.sizes),
+        correlation=design.correlation,
+        design_effect=effect,
+        discordance=discordance,
+        measured=design.measured,
+        margin=margin,
+        smallest_difference=shows,
+        n_to_show=to_show,
+        n_to_pass=to_pass,
+    )
+
+
+def _units(metric: Metric, results: Sequence[Result]) -> tuple[int, tuple[int, ...]]:
+    """Return what a metric counts, and how many of that stand in each cluster."""
+    counts = Counter(result.item.cluster for result in results)
+    n = metric(results).n
+    return n, tuple(counts.values()) if n == len(results) else (1,) * n
+
+
+def _differences(
+    metric: Metric, first: Sequence[Result], second: Sequence[Result], *, on_clusters: bool
+) -> tuple[list[float], list[str]]:
+    """Return the difference of each unit and its cluster."""
+    if not on_clusters:
+        values = [theirs.mean - ours.mean for ours, theirs in zip(first, second, strict=True)]
+        return values, [result.item.cluster for result in first]
+    parts: dict[str, tuple[list[Result], list[Result]]] = {}
+    for ours, theirs in zip(first, second, strict=True):
+        both = parts.setdefault(ours.item.cluster, ([], []))
+        both[0].append(ours)
+        both[1].append(theirs)
+    pairs = {name: (metric(ours).value, metric(theirs).value) for name, (ours, theirs) in parts.items()}
+    known = {name: theirs - ours for name, (ours, theirs) in pairs.items() if ours is not None and theirs is not None}
+    return list(known.values()), list(known)

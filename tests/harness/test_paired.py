@@ -1,0 +1,219 @@
+"""Paired differences against statsmodels and scipy, and by hand."""
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmodels
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from ahabench.harness.paired import Totals, holm, mcnemar, mcnemar_worse, paired_difference
+from ahabench.harness.stats import clustered_mean
+
+
+def totals(runs: list[list[float]], sizes: list[float] | None = None) -> Totals:
+    """Numerators by run and cluster; each cluster has as many items as `sizes` says, one without it."""
+    numerators = np.array(runs, float)
+    weights = np.array(sizes, float) if sizes else np.ones(numerators.shape[1])
+    return Totals(numerators=numerators, denominators=np.broadcast_to(weights, numerators.shape).copy())
+
+
+def drawn(seed: int, n_clusters: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Right and wrong of two sides on items of clusters of 1 to 6: (a, b, cluster of each item)."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 7, size=n_clusters)
+    clusters = np.repeat(np.arange(n_clusters), sizes)
+    chance = rng.beta(1, 1, size=n_clusters)[clusters]
+    return (rng.random(len(clusters)) < chance) * 1.0, (rng.random(len(clusters)) < chance) * 1.0, clusters
+
+
+def by_cluster(values: np.ndarray, clusters: np.ndarray) -> Totals:
+    sizes = np.bincount(clusters).astype(float)
+    return totals([np.bincount(clusters, weights=values).tolist()], sizes.tolist())
+
+
+def found(a: Totals, b: Totals, **options: Any) -> Any:
+    difference = paired_difference(a, b, **options)
+    assert difference is not None
+    return difference
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_error_is_that_of_a_cluster_robust_regression_of_the_differences(seed: int) -> None:
+    a, b, clusters = drawn(seed)
+    oracle = sm.OLS(b - a, np.ones(len(a))).fit(cov_type="cluster", cov_kwds={"groups": clusters})
+    difference = found(by_cluster(a, clusters), by_cluster(b, clusters))
+    assert difference.value == pytest.approx(oracle.params[0], abs=1e-9)
+    assert difference.stderr == pytest.approx(oracle.bse[0], abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_without_the_adjustment_the_interval_is_that_of_the_cluster_robust_regression(seed: int) -> None:
+    a, b, clusters = drawn(seed)
+    oracle = sm.OLS(b - a, np.ones(len(a))).fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+    difference = found(by_cluster(a, clusters), by_cluster(b, clusters), swing=0, alpha=0.025)
+    assert difference.ci95 == pytest.approx(tuple(oracle.conf_int(alpha=0.05)[0]), abs=1e-9)
+    assert (difference.lower, difference.upper) == pytest.approx(difference.ci95, abs=1e-12)
+    assert difference.p == pytest.approx(oracle.pvalues[0], abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_with_single_items_and_no_adjustment_it_is_the_paired_t_test(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = (rng.random((2, 200)) < [[0.6], [0.5]]) * 1.0
+    oracle = stats.ttest_rel(b, a)
+    difference = found(totals([a.tolist()]), totals([b.tolist()]), swing=0)
+    assert difference.p == pytest.approx(oracle.pvalue, abs=1e-9)
+    assert difference.p_worse == pytest.approx(stats.ttest_rel(b, a, alternative="less").pvalue, abs=1e-9)
+
+
+def test_a_difference_by_hand() -> None:
+    # b - a = 0, 1, 1, -1 and mean 1/4; squares about it 1/16 + 9/16 + 9/16 + 25/16 = 44/16; 4/3 * 44/16 / 16.
+    difference = found(totals([[1, 0, 0, 1]]), totals([[1, 1, 1, 0]]))
+    assert (difference.a, difference.b, difference.value) == (0.5, 0.75, 0.25)
+    assert difference.stderr == pytest.approx(math.sqrt(4 / 3 * 44 / 16 / 16))
+
+
+def test_two_runs_that_agree_on_everything_still_have_an_interval() -> None:
+    same = totals([[1.0] * 200 + [0.0] * 100])
+    # Two halves of a cluster at +1 and -1 of 302: squares 1, variance 302/301 / 302²; Student's t with 299 degrees.
+    half = 1.96793 * math.sqrt(302 / 301) / 302
+    difference = found(same, same)
+    assert (difference.value, difference.stderr) == (0, 0)
+    assert difference.ci95 == pytest.approx((-half, half), rel=1e-4)
+
+
+def test_the_interval_is_agresti_and_mins_but_for_students_t() -> None:
+    # 4 fixed and 10 broken of 100. Their adjustment: half an item in each cell, so 4.5 and 10.5 of 102.
+    a, b = [0.0] * 4 + [1.0] * 10 + [1.0] * 86, [1.0] * 4 + [0.0] * 10 + [1.0] * 86
+    centre = (4.5 - 10.5) / 102
+    wald = math.sqrt((4.5 + 10.5) / 102 - centre**2) / math.sqrt(101)
+    t = stats.t.ppf(0.975, 99)
+    assert found(totals([a]), totals([b])).ci95 == pytest.approx((centre - t * wald, centre + t * wald), abs=1e-9)
+
+
+def test_fewer_than_two_clusters_have_no_difference() -> None:
+    assert paired_difference(totals([[3]], [5]), totals([[2]], [5])) is None
+
+
+def test_an_undefined_score_has_no_difference() -> None:
+    assert paired_difference(totals([[0, 0]], [0, 0]), totals([[1, 1]], [1, 1])) is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bootstrap_is_that_of_whole_clusters(seed: int) -> None:
+    a, b, clusters = drawn(seed, n_clusters=40)
+    first, second = by_cluster(a, clusters), by_cluster(b, clusters)
+    rng = np.random.default_rng(1_000 + seed)
+    naive = []
+    for _ in range(4_000):
+        chosen = rng.integers(0, 40, size=40)
+        n = first.denominators[0, chosen].sum()
+        naive.append((second.numerators[0, chosen].sum() - first.numerators[0, chosen].sum()) / n)
+    low, high = np.quantile(naive, [0.025, 0.975])
+    difference = found(first, second, bootstrap=True, swing=0)
+    assert difference.method == "cluster bootstrap"
+    # A quantile of 4,000 draws has an error of about sqrt(0.025 * 0.975 / 4000) / density: 0.07 standard errors.
+    assert difference.ci95 == pytest.approx((low, high), abs=0.3 * difference.stderr)
+
+
+def test_the_bootstrap_repeats_itself() -> None:
+    a, b, clusters = drawn(0)
+    pair = by_cluster(a, clusters), by_cluster(b, clusters)
+    assert found(*pair, bootstrap=True) == found(*pair, bootstrap=True)
+
+
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_swapping_the_sides_turns_the_interval_round(bootstrap: bool) -> None:
+    a, b, clusters = drawn(3)
+    there = found(by_cluster(a, clusters), by_cluster(b, clusters), bootstrap=bootstrap)
+    back = found(by_cluster(b, clusters), by_cluster(a, clusters), bootstrap=bootstrap)
+    assert back.value == pytest.approx(-there.value)
+    assert back.stderr == pytest.approx(there.stderr)
+    assert back.ci95 == pytest.approx((-there.ci95[1], -there.ci95[0]), abs=0.2 * there.stderr if bootstrap else 1e-12)
+
+
+# Several runs a side.
+
+
+def test_runs_that_say_the_same_are_one_run() -> None:
+    a, b, clusters = drawn(1)
+    one, other = by_cluster(a, clusters), by_cluster(b, clusters)
+    twice = Totals(numerators=np.vstack([other.numerators] * 2), denominators=np.vstack([other.denominators] * 2))
+    single, double = found(one, other), found(one, twice)
+    assert double.stderr_runs == 0
+    assert (double.value, double.stderr) == pytest.approx((single.value, single.stderr))
+
+
+def test_the_spread_between_runs_enters_the_error() -> None:
+    # B's runs score 0.4 and 0.6 by the same 0.2 on every cluster: variance 0.02 between runs, nothing left to luck.
+    a = totals([[0.5] * 10, [0.5] * 10])
+    b = totals([[0.4] * 10, [0.6] * 10])
+    assert found(a, b).stderr_runs == pytest.approx(math.sqrt(0.02 / 2))
+
+
+def test_a_side_with_one_run_is_taken_to_spread_as_the_other_does() -> None:
+    a, b = totals([[0.5] * 10]), totals([[0.4] * 10, [0.6] * 10])
+    assert found(a, b).stderr_runs == pytest.approx(math.sqrt(0.02 / 1 + 0.02 / 2))
+
+
+def test_few_runs_that_differ_widen_the_interval_more_than_the_error() -> None:
+    # One degree of freedom on each side: Satterthwaite's is at most 2, whose t is 4.3 or more.
+    a = totals([[0.45] * 10, [0.55] * 10])
+    b = totals([[0.4] * 10, [0.6] * 10])
+    difference = found(a, b, swing=0)
+    assert (difference.ci95[1] - difference.ci95[0]) / 2 >= 4.3 * difference.stderr
+
+
+def test_luck_of_each_run_is_not_counted_twice() -> None:
+    # Runs of one checkpoint: their scores differ only as independent items do, so next to no spread is left.
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(200):
+        a, b = (totals((rng.random((4, 300)) < 0.5).astype(float).tolist()) for _ in range(2))
+        difference = found(a, b)
+        shares.append(difference.stderr_runs**2 / difference.stderr**2)
+    assert np.mean(shares) < 0.25
+
+
+# Tests of counts.
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_mcnemar_is_that_of_statsmodels(seed: int) -> None:
+    rng = random.Random(seed)
+    fixed, broken = rng.randrange(0, 60), rng.randrange(1, 60)
+    oracle = mcnemar_of_statsmodels([[5, broken], [fixed, 7]], exact=True)
+    assert mcnemar(fixed, broken) == pytest.approx(min(1.0, oracle.pvalue), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "broken", "p"),
+    # Tails of coin tosses: 1/8 of all three broken; (1 + 3)/8 of at least two of three; always at least none.
+    [(0, 3, 1 / 8), (1, 2, 4 / 8), (3, 0, 1.0), (0, 0, 1.0)],
+)
+def test_the_one_sided_p_by_hand(fixed: int, broken: int, p: float) -> None:
+    assert mcnemar_worse(fixed, broken) == pytest.approx(p)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_holm_is_that_of_statsmodels(seed: int) -> None:
+    values = np.random.default_rng(seed).random(1 + seed % 7) ** 3
+    assert holm(values.tolist()) == pytest.approx(multipletests(values, method="holm")[1].tolist(), abs=1e-9)
+
+
+def test_nothing_is_adjusted_to_nothing() -> None:
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("right", [0, 1])
+@pytest.mark.parametrize("n", [2, 5, 30, 400])
+def test_wilson_is_that_of_statsmodels_at_the_level_of_students_t(n: int, right: int) -> None:
+    level = 2 * stats.norm.sf(stats.t.ppf(0.975, n - 1))
+    oracle = proportion_confint(right * n, n, alpha=level, method="wilson")
+    assert clustered_mean([float(right)] * n, range(n)).ci95 == pytest.approx(oracle, abs=1e-9)
