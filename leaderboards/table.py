@@ -1,0 +1,406 @@
+"""The board as values: tables, rows and cells, fractions throughout; exports and the site only lay it out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ahabench.harness import registry
+from ahabench.harness.errors import AhabenchError
+from ahabench.leaderboards.collect import Comparable, TaskProtocol, comparable
+from ahabench.leaderboards.reported import Reported, ReportedRow, mean_of, misprinted
+from ahabench.leaderboards.runs import BoardRun, EstimateRow
+from ahabench.leaderboards.ties import Mark, Pairs, mark_column, mark_means
+
+SIX = {
+    "mathvista": "MathVista",
+    "mathvision": "MathVision",
+    "mathverse": "MathVerse vision-only",
+    "dynamath": "DynaMath worst",
+    "wemath": "WeMath strict",
+    "logicvista": "LogicVista",
+}
+"""The columns of the Open LMM Reasoning Leaderboard, in its order."""
+MEAN = "mean"
+SIZES = (4, 8, 16, 40)
+"""Upper ends of the size groups in billions of parameters, rounded to whole ones."""
+DIFFERING = {
+    "max tokens": ("sampling", "max_new_tokens"),
+    "temperature": ("sampling", "temperature"),
+    "top-p": ("sampling", "top_p"),
+    "top-k": ("sampling", "top_k"),
+    "repetition penalty": ("sampling", "repetition_penalty"),
+    "min pixels": ("pixels", "min"),
+    "max pixels": ("pixels", "max"),
+    "engine": ("engine", "name"),
+    "engine version": ("engine", "version"),
+    "dtype": ("engine", "dtype"),
+}
+"""What may differ between rows of a table, and is then said of each by a chip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One benchmark of a table, or the mean."""
+
+    key: str
+    label: str
+    protocol: str
+    """Split, prompt and scorer; for the mean its formula."""
+    n: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One number. All fractions."""
+
+    value: float | None = None
+    ci95: tuple[float, float] | None = None
+    n: int | None = None
+    best: bool = False
+    tied: bool = False
+    p_holm: float | None = None
+    """Against the best of the group, two-sided, after Holm."""
+    paired: bool | None = None
+    gap: str | None = None
+    """Why there is no value, or why it stands apart."""
+    footnote: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One model of a table."""
+
+    slug: str
+    """Of the run's page; "" for what was reported elsewhere."""
+    name: str
+    reported: bool
+    parameters_b: float | None
+    parameters_guessed: bool
+    group: str
+    base: str | None
+    date: str | None
+    url: str | None
+    cells: Mapping[str, Cell]
+    aha: float | None = None
+    truncated: float | None = None
+    no_answer: float | None = None
+    chips: tuple[str, ...] = ()
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows that measure the same thing."""
+
+    id: str
+    title: str
+    protocol: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    """By size group, within one by the mean, best first."""
+    note: str | None = None
+    source: str | None = None
+    source_url: str | None = None
+
+    @property
+    def groups(self) -> list[tuple[str, list[Row]]]:
+        """The rows by size group, in order."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row.group, []).append(row)
+        return list(found.items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Board:
+    """All tables."""
+
+    tables: tuple[Table, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `leaderboard.json` holds."""
+        return {"schema_version": 1, "tables": [asdict(table) for table in self.tables]}
+
+
+def build_board(runs: Sequence[BoardRun], reported: Sequence[Reported] = (), *, data: Path | None = None) -> Board:
+    """Return the board of runs and of numbers reported elsewhere.
+
+    Args:
+        runs: from `collect.collect`.
+        reported: tables of others; their rows are never marked together with runs.
+        data: where items are, for paired tests on benchmarks whose clusters are not single items.
+    """
+    tables: list[Table] = []
+    joined: set[str] = set()
+    for number, group in enumerate(comparable(runs), start=1):
+        guests = [] if not _is_full(group) else [one for one in reported if one.joins and one.id not in joined]
+        joined |= {one.id for one in guests}
+        tables.append(_table(number, group, guests, data))
+    tables += [_reported_table(one) for one in reported if one.id not in joined]
+    return Board(tables=tuple(tables))
+
+
+def size_group(parameters_b: float | None) -> str:
+    """Return the size group of a model, by its billions of parameters."""
+    if parameters_b is None:
+        return "size not known"
+    for end in SIZES:
+        if math.floor(parameters_b + 0.5) <= end:
+            return f"≤{end}B"
+    return f">{SIZES[-1]}B"
+
+
+def mean_interval(cells: Sequence[Cell]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean of independent benchmarks, from their own intervals.
+
+    Zou and Donner's method (Statistics in Medicine 27, 2008): it keeps the asymmetry of intervals near 0 and 1, and
+    gives a benchmark with no right answer its share of the width.
+    """
+    low = high = total = 0.0
+    for cell in cells:
+        if cell.value is None or cell.ci95 is None:
+            return None
+        total += cell.value
+        low += (cell.value - cell.ci95[0]) ** 2
+        high += (cell.ci95[1] - cell.value) ** 2
+    mean = total / len(cells)
+    return mean - math.sqrt(low) / len(cells), mean + math.sqrt(high) / len(cells)
+
+
+def formula(labels: Sequence[str]) -> str:
+    """Return how a mean is made, in words."""
+    return f"({' + '.join(labels)}) / {len(labels)}"
+
+
+def _table(number: int, group: Comparable, guests: Sequence[Reported], data: Path | None) -> Table:
+    tasks = [*SIX, *sorted(group.tasks.keys() - SIX.keys())]
+    columns = [_column(task, group.tasks.get(task)) for task in tasks]
+    mean = Column(key=MEAN, label="Mean", protocol=formula(list(SIX.values())))
+    chips = _chips(group.runs)
+    rows = [_row(run, tasks, chips[run.slug]) for run in group.runs]
+    rows = _marked(rows, group, data)
+    rows += [_guest(row, tuple(SIX), one) for one in guests for row in one.rows]
+    title, protocol = _names(group)
+    notes = [_cited(one) for one in guests]
+    return Table(
+        id=f"table-{number}",
+        title=title,
+        protocol=protocol,
+        columns=(mean, *columns),
+        rows=_ordered(rows),
+        note="; ".join(notes) or None,
+    )
+
+
+def _reported_table(one: Reported) -> Table:
+    tasks = tuple(task for task in SIX if any(task in row.scores for row in one.rows))
+    labels = [SIX[task] for task in tasks]
+    mean = Column(key=MEAN, label="Mean", protocol=formula(labels))
+    columns = (mean, *(Column(key=task, label=SIX[task], protocol="reported") for task in tasks))
+    rows = [_guest(row, tasks, one) for row in one.rows]
+    return Table(
+        id=one.id,
+        title=one.title,
+        protocol=one.protocol,
+        columns=columns,
+        # Authors order ablations to be read from above.
+        rows=_ordered(rows) if one.joins else tuple(rows),
+        note=one.note,
+        source=f"{one.source.cite}, {one.source.place}, page {one.source.page}",
+        source_url=one.source.url,
+    )
+
+
+def _cited(one: Reported) -> str:
+    return f"Rows marked as reported are from {one.source.cite}, {one.source.place} (page {one.source.page})"
+
+
+def _is_full(group: Comparable) -> bool:
+    try:
+        defaults = {task: registry.find_task(task).default_split for task in SIX}
+    except AhabenchError:
+        return False
+    found = {task: one for task, one in group.tasks.items() if task in SIX}
+    return bool(found) and all(one.split == defaults[task] and one.limit is None for task, one in found.items())
+
+
+def _names(group: Comparable) -> tuple[str, str]:
+    if group.ways is None:
+        return "Runs without a common protocol", "prompts or scorers differ between the benchmarks of a run"
+    splits = {one.split for one in group.tasks.values()}
+    limits = {one.limit for one in group.tasks.values()}
+    if splits == {registry.MINI}:
+        title = "Built-in mini suite"
+    else:
+        title = "Full benchmarks" if _is_full(group) else "Other splits of the benchmarks"
+    if limits != {None}:
+        title += ", a part of the items"
+    prompts = sorted({one.prompt for one in group.tasks.values()})
+    scorers = sorted({one.scorer for one in group.tasks.values()})
+    _, _, samples, judge = group.ways
+    drawn = "1 response per item" if samples == 1 else f"{samples} responses per item"
+    judged = f"judge {judge}" if judge else "no judge"
+    return title, f"prompt {', '.join(prompts)} · scorer {', '.join(scorers)} · {drawn} · {judged}"
+
+
+def _column(task: str, protocol: TaskProtocol | None) -> Column:
+    label = SIX.get(task, task)
+    if protocol is None:
+        return Column(key=task, label=label, protocol="not run")
+    if task == "mathverse" and protocol.split != "vision_only":
+        # The label would claim a version that was not asked alone.
+        label = "MathVerse"
+    limit = f" --limit {protocol.limit}" if protocol.limit is not None else ""
+    return Column(key=task, label=label, protocol=f"{protocol.split}{limit}", n=protocol.n_items)
+
+
+def _row(run: BoardRun, tasks: Sequence[str], chips: tuple[str, ...]) -> Row:
+    cells = {task: _cell(run, task) for task in tasks}
+    six = [cells[task] for task in SIX]
+    values = [cell.value for cell in six if cell.value is not None]
+    if len(values) == len(six):
+        cells[MEAN] = Cell(value=sum(values) / len(values), ci95=mean_interval(six), n=len(six))
+    else:
+        cells[MEAN] = Cell(gap=f"{len(values)} of {len(six)} benchmarks")
+    return Row(
+        slug=run.slug,
+        name=run.name,
+        reported=False,
+        parameters_b=run.parameters_b,
+        parameters_guessed=run.parameters_guessed,
+        group=size_group(run.parameters_b),
+        base=run.card.base,
+        date=run.card.date,
+        url=run.card.url,
+        cells=cells,
+        aha=_aha(run),
+        truncated=_rate(run, "length_limited"),
+        no_answer=_rate(run, "no_answer"),
+        chips=chips,
+        note=run.card.note,
+    )
+
+
+def _cell(run: BoardRun, task: str) -> Cell:
+    score = run.tasks.get(task)
+    if score is None:
+        return Cell(gap="not run")
+    found = score.headline
+    if found is None:
+        return Cell(gap=score.gap or "no value")
+    return Cell(value=found.value, ci95=_ends(found), n=found.n)
+
+
+def _ends(found: EstimateRow) -> tuple[float, float] | None:
+    return (found.ci95[0], found.ci95[1]) if found.ci95 else None
+
+
+def _guest(row: ReportedRow, columns: tuple[str, ...], table: Reported) -> Row:
+    cells = {
+        task: Cell(value=row.scores[task] / 100) if task in row.scores else Cell(gap="not reported") for task in columns
+    }
+    mean = mean_of(row.scores, columns)
+    footnote = None
+    if misprinted(row, columns):
+        footnote = f"recomputed from the row's scores; {table.source.place} prints {row.mean:g}"
+    cells[MEAN] = Cell(gap="not all reported") if mean is None else Cell(value=mean / 100, footnote=footnote)
+    return Row(
+        slug="",
+        name=row.name,
+        reported=True,
+        parameters_b=row.parameters_b,
+        parameters_guessed=False,
+        group=size_group(row.parameters_b),
+        base=row.base,
+        date=row.date,
+        url=table.source.url,
+        cells=cells,
+        chips=("reported, not run here",),
+        note=row.note,
+    )
+
+
+def _marked(rows: list[Row], group: Comparable, data: Path | None) -> list[Row]:
+    """Return the rows with the best of each size group, and what is not told apart from it."""
+    pairs = {}
+    for task, protocol in group.tasks.items():
+        runs = [run for run in group.runs if task in run.tasks and run.tasks[task].headline is not None]
+        if len(runs) > 1:
+            pairs[task] = Pairs(task, protocol, runs, data)
+    marks: dict[tuple[str, str], Mark] = {}
+    for size in {row.group for row in rows}:
+        here = [row for row in rows if row.group == size]
+        for task, found in pairs.items():
+            marks |= {(slug, task): one for slug, one in mark_column(_values(here, task), found).items()}
+        if all(task in pairs for task in SIX):
+            of_means = mark_means(_values(here, MEAN), [pairs[task] for task in SIX])
+            marks |= {(slug, MEAN): one for slug, one in of_means.items()}
+    return [_with_marks(row, marks) for row in rows]
+
+
+def _values(rows: Sequence[Row], column: str) -> dict[str, float]:
+    return {row.slug: value for row in rows if (value := row.cells[column].value) is not None}
+
+
+def _with_marks(row: Row, marks: Mapping[tuple[str, str], Mark]) -> Row:
+    from dataclasses import replace
+
+    cells = dict(row.cells)
+    for key, cell in cells.items():
+        if (mark := marks.get((row.slug, key))) is not None:
+            paired = None if mark.best and mark.p_holm is None else mark.paired
+            cells[key] = replace(cell, best=mark.best, tied=mark.tied, p_holm=mark.p_holm, paired=paired)
+    return replace(row, cells=cells)
+
+
+def _ordered(rows: Sequence[Row]) -> tuple[Row, ...]:
+    order = [*(f"≤{end}B" for end in SIZES), f">{SIZES[-1]}B", "size not known"]
+
+    def place(row: Row) -> tuple[int, bool, bool, float, str]:
+        mean = row.cells[MEAN].value
+        return order.index(row.group), row.reported, mean is None, -(mean or 0.0), row.name
+
+    return tuple(sorted(rows, key=place))
+
+
+def _chips(runs: Sequence[BoardRun]) -> dict[str, tuple[str, ...]]:
+    """Return what each run must be told apart by: what differs between the rows, and what always matters."""
+    said: dict[str, list[str]] = {run.slug: [] for run in runs}
+    for run in runs:
+        if run.manifest.status != "complete":
+            said[run.slug].append(f"run {run.manifest.status}")
+        if run.manifest.model.text_only:
+            said[run.slug].append("text only")
+    for label, (part, name) in DIFFERING.items():
+        values = {run.slug: getattr(getattr(run.manifest, part), name) for run in runs}
+        if len(set(values.values())) > 1:
+            for slug, value in values.items():
+                said[slug].append(f"{label} {'not known' if value is None else value}")
+    systems = {run.slug: run.manifest.system_prompt for run in runs}
+    if len(set(systems.values())) > 1:
+        for slug, text in systems.items():
+            said[slug].append(
+                "system prompt not known" if text is None else "own system prompt" if text else "no system prompt"
+            )
+    return {slug: tuple(chips) for slug, chips in said.items()}
+
+
+def _aha(run: BoardRun) -> float | None:
+    """Return the share of responses with an aha moment, over all benchmarks; `None` unless all verdicts say."""
+    outcomes = [score.outcomes for score in run.tasks.values() if score.metrics is not None]
+    total = sum(len(one.keys) for one in outcomes if one is not None)
+    if not total or any(one is None or one.n_aha is None for one in outcomes):
+        return None
+    return sum(one.n_aha or 0 for one in outcomes if one is not None) / total
+
+
+def _rate(run: BoardRun, name: str) -> float | None:
+    """Return a share of all responses of a run; `None` where a benchmark does not know its own."""
+    known = [score.metrics for score in run.tasks.values() if score.metrics is not None]
+    weights = [one.n_items * one.n_samples for one in known]
+    rates = [one.rates.get(name) for one in known]
+    if not sum(weights) or any(rate is None for rate in rates):
+        return None
+    return sum((rate or 0.0) * weight for rate, weight in zip(rates, weights, strict=True)) / sum(weights)
