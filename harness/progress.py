@@ -198,6 +198,7 @@ class _PaceColumn(ProgressColumn):
 
 
 def duration(seconds: float) -> str:
+    """Return a duration as people say it: "45s", "3m05s", "2h07m"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"

@@ -89,7 +89,7 @@ def find_adapter(name: str) -> Adapter:
     if find_spec("lmms_eval") is None:
         raise EngineError("the engine 'lmms-eval' wants a package that is not installed: pip install 'ahabench[lmms]'")
     # lmms_eval binds a log handler to stdout at its import, and stdout is for our answer.
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), _pillow_as_it_was():
         try:
             from lmms_eval.models import MODEL_REGISTRY_V2 as registry
 
@@ -228,3 +228,15 @@ def _read(classes: Sequence[Any]) -> _Code:
 
 def _is_settings(keyword: ast.keyword) -> bool:
     return keyword.arg is None and isinstance(keyword.value, ast.Name) and keyword.value.id.endswith("gen_kwargs")
+
+
+@contextmanager
+def _pillow_as_it_was() -> Iterator[None]:
+    """Undo that lmms_eval, at its import, makes Pillow fill up torn images for the whole process."""
+    from PIL import ImageFile
+
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before

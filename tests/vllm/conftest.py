@@ -43,6 +43,14 @@ def _environment() -> None:
         os.environ.setdefault(name, value)
 
 
+@pytest.fixture(autouse=True)
+def _torn_images_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test may have imported lmms_eval, which makes Pillow fill up torn images for the whole process."""
+    from PIL import ImageFile
+
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", False)
+
+
 @pytest.fixture(scope="session")
 def cpu_options() -> dict[str, str]:
     """Options for `open_engine("vllm", ...)` on a CPU."""
