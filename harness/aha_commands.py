@@ -1,5 +1,7 @@
 """The command `aha`: how often a run's responses reflect, and what came of it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +14,10 @@ from ahabench.harness.errors import UsageError
 if TYPE_CHECKING:
     from ahabench.harness.aha.summary import ReadResponse
     from ahabench.harness.aha.told import Compare, Told
+    from ahabench.harness.judge import Judge
     from ahabench.harness.types import Item
+
+    Items = dict[tuple[str, str], Item]
 
 
 def aha(
@@ -31,6 +36,14 @@ def aha(
         Path | None,
         typer.Option(help="Folder with the official files: copied questions are left out, and answers judged by gold."),
     ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="URL of an OpenAI-compatible server that names behaviours, beside the lexicon's counts."),
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The judge's model id, as its server names it.")] = None,
+    judge_limit: Annotated[
+        int | None, typer.Option(min=1, help="Responses per run that the judge reads, a seeded sample; default: all.")
+    ] = None,
     write_card: Annotated[
         bool, typer.Option("--report", help="Write the card: how well moments are found in labelled passages.")
     ] = False,
@@ -48,18 +61,50 @@ def aha(
     from ahabench.harness.aha.summary import summarise
 
     runs = []
-    for source in sources:
-        responses = _read(source, data)
-        summary = summarise(responses)
-        training = curve(responses)
-        runs.append((str(source), {**summary, "training": training} if training else summary, responses))
+    with _judge(judge, judge_model, judge_limit) as asked:
+        for source in sources:
+            responses = _read(source, data)
+            summary = summarise(responses)
+            if training := curve(responses):
+                summary["training"] = training
+            if asked is not None:
+                summary["behaviours"] = _behaviours(asked, responses, judge_limit)
+            runs.append((str(source), summary, responses))
     if html is not None:
         _write_page(html, runs)
     if as_json:
         _print_json(runs, spans=spans)
     else:
+        from ahabench.harness.aha.table import print_run
+
         for name, summary, _ in runs:
-            _print_table(name, summary)
+            print_run(name, summary)
+
+
+@contextmanager
+def _judge(url: str | None, model: str | None, limit: int | None) -> "Iterator[Judge | None]":
+    """Give a judge that has answered a probe, or `None` where none is asked for."""
+    if (url is None) != (model is None):
+        raise UsageError("--judge URL and --judge-model NAME go together")
+    if url is None or model is None:
+        if limit is not None:
+            raise UsageError("--judge-limit goes with --judge URL")
+        yield None
+        return
+    from ahabench.harness.judge import Judge
+
+    with Judge(url, model, cache=Path.home() / ".cache" / "ahabench" / "judge.sqlite") as judge:
+        judge.probe()
+        yield judge
+
+
+def _behaviours(judge: "Judge", responses: "list[ReadResponse]", limit: int | None) -> dict[str, Any]:
+    from ahabench.harness.aha import behaviours
+
+    found = behaviours.classify(judge, responses, limit=limit)
+    if causes := [one.cause for one in found if one.cause]:
+        report.note(f"the judge says nothing of {len(causes):,} responses; the first: {causes[0]}")
+    return behaviours.summary(judge, found)
 
 
 def _read(source: Path, data: Path | None) -> "list[ReadResponse]":
@@ -67,27 +112,43 @@ def _read(source: Path, data: Path | None) -> "list[ReadResponse]":
     from ahabench.harness.aha.told import read_told
 
     responses = read_told(source)
-    compare = None
-    if data is not None:
-        responses, compare = _with_items(source, responses, data)
-    if not any(told.question for told in responses):
+    items = _items(source, data)
+    known = []
+    for told in responses:
+        item = items.get((told.task, told.item_id))
+        known.append(replace(told, question=item.question, cluster=item.cluster) if item else told)
+    if not any(told.question for told in known):
         report.note(f"{source}: the questions are not known, so wording copied from them counts; --data DIR tells them")
-    return read_all(responses, compare)
+    return read_all(known, _comparing(items) if items else None)
 
 
-def _with_items(source: Path, responses: "list[Told]", data: Path) -> "tuple[list[Told], Compare]":
-    """Return the responses of a run with their items' questions and clusters, and what judges a candidate answer."""
-    from ahabench.harness import registry
-    from ahabench.harness.dataset import load
-    from ahabench.harness.runlog import read_manifest
-    from ahabench.harness.types import Status
+def _items(source: Path, data: Path | None) -> "Items":
+    """Return the items of a run by task and id: those in `data`, and without it those that are built in."""
+    from ahabench.harness.errors import IncomparableRunsError
+    from ahabench.harness.manifest import MANIFEST, read_manifest
+    from ahabench.harness.rescore import items_of
 
-    if not source.is_dir():
+    if data is not None and not source.is_dir():
         raise UsageError(f"--data goes with a run directory, whose manifest says what {source} does not")
-    items: dict[tuple[str, str], Item] = {}
+    if data is None and not (source / MANIFEST).is_file():
+        return {}
+    items: Items = {}
     for name, record in read_manifest(source).tasks.items():
-        dataset = load(registry.find_task(name), record.split, data=data, revision=record.revision)
-        items |= {(name, item.id): item for item in dataset.items}
+        if data is None and record.source != "built-in":
+            continue
+        try:
+            items |= {(name, item.id): item for item in items_of(record, name, data, source).items}
+        except IncomparableRunsError as error:
+            if data is not None:
+                raise
+            # Built in since, or with another release: what was asked is then not known.
+            report.note(f"{error}")
+    return items
+
+
+def _comparing(items: "Items") -> "Compare":
+    from ahabench.harness import registry
+    from ahabench.harness.types import Status
 
     def compare(told: "Told", candidate: str) -> bool | None:
         item = items.get((told.task, told.item_id))
@@ -96,11 +157,7 @@ def _with_items(source: Path, responses: "list[Told]", data: Path) -> "tuple[lis
         verdict = registry.find_scorer(registry.find_task(told.task), "robust").compare(item, candidate)
         return None if verdict.status is Status.TIMEOUT else verdict.correct
 
-    known = []
-    for told in responses:
-        item = items.get((told.task, told.item_id))
-        known.append(replace(told, question=item.question, cluster=item.cluster) if item else told)
-    return known, compare
+    return compare
 
 
 def _write_card(sources: list[Path], labels: Path | None, outputs: Path | None, out: Path | None) -> None:
@@ -143,58 +200,3 @@ def _print_json(runs: "list[tuple[str, dict[str, Any], list[ReadResponse]]]", *,
             for one in responses
         ]
     report.print_json(value)
-
-
-def _print_table(name: str, summary: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from ahabench.harness.aha.page import facts
-
-    def cell(text: str, style: str = "") -> Text:
-        return Text(report.printable(text), style=style)
-
-    table = Table(box=None, show_header=False)
-    for left, right in facts(summary):
-        table.add_row(cell(left), cell(right))
-    classes = Table(box=None)
-    for column in ("class", "moments", "responses %"):
-        classes.add_column(column, justify="left" if column == "class" else "right")
-    for kind, row in summary["by_class"].items():
-        share = f"{report.percent(row['with_moment']['value'])} {report.interval(row['with_moment']['ci95'])}"
-        classes.add_row(cell(kind), f"{row['moments']:,}", cell(share))
-    console = Console(width=None if _is_terminal() else 120)
-    console.print(cell(f"{name} · lexicon {summary['lexicon']}", "bold"))
-    console.print(table)
-    console.print(classes)
-    if "training" in summary:
-        _print_training(console, summary["training"])
-
-
-def _print_training(console: Any, training: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None)
-    for column in ("step", "n", "reward", "with a moment %", "per 1,000 tokens", "loops %", "cut off %"):
-        table.add_column(column, justify="right")
-    for row in training["steps"]:
-        numbers = ["-" if row[key] is None else f"{row[key]:.3f}" for key in ("reward",)]
-        rate = "-" if row["per_1000_tokens"] is None else f"{row['per_1000_tokens']:.2f}"
-        shares = [report.percent(row[key]) for key in ("with_loop", "truncated")]
-        table.add_row(str(row["step"]), f"{row['n']:,}", *numbers, report.percent(row["with_moment"]), rate, *shares)
-    console.print(table)
-    for name, found in training["correlation"].items():
-        if found["pearson"] is not None:
-            console.print(
-                f"  reward and {name.replace('_', ' ')}: Pearson {found['pearson']:+.2f}, "
-                f"Spearman {found['spearman']:+.2f} over {found['n']} steps"
-            )
-    if training["note"]:
-        console.print(f"  {training['note']}")
-
-
-def _is_terminal() -> bool:
-    import sys
-
-    return sys.stdout.isatty()

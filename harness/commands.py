@@ -362,11 +362,13 @@ def export(
     kind: Annotated[
         str,
         typer.Argument(
-            help="jsonl: the items and their images, for --data; lmms-eval: tasks for its --include_path.",
-            metavar="jsonl|lmms-eval",
+            help="jsonl: the items and their images, for --data; lmms-eval: tasks for its --include_path. "
+            "Of a run: parquet; inspect: its logs; lmms-eval-log: sample logs.",
+            metavar="jsonl|lmms-eval|parquet|inspect|lmms-eval-log",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="The run that is to be exported.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="NAME or NAME:SPLIT.")] = None,
     tasks: Annotated[
         str | None, typer.Option(help="lmms-eval only: all, or names such as mathvista,mathvision:testmini.")
@@ -380,10 +382,20 @@ def export(
     ] = None,
     data: Data = None,
 ) -> None:
-    """Write benchmarks into another format."""
+    """Write benchmarks, or a run's responses, into another format."""
+    from ahabench.harness import extensions
     from ahabench.harness.dataset import load, write_export
     from ahabench.harness.errors import unknown_name
 
+    of_runs = extensions.names("ahabench.exports")
+    if kind in of_runs:
+        if run is None or task or tasks or prompt or scorer or suite != "full":
+            raise UsageError(f"`export {kind}` takes a run: ahabench export {kind} RUN --out DIR, and perhaps --data")
+        for path in extensions.load("ahabench.exports", kind)(run, out, data=data):
+            print(path)
+        return
+    if run is not None and kind in {"jsonl", "lmms-eval"}:
+        raise UsageError(f"`export {kind}` is of benchmarks, found the run {run}; leave it out")
     if kind == "lmms-eval":
         from ahabench.harness.lmms_export import export_tasks
 
@@ -395,7 +407,7 @@ def export(
         report.note(f"written to {out}; run: python -m lmms_eval --include_path {out} --tasks {','.join(names)} ...")
         return
     if kind != "jsonl":
-        raise unknown_name("export", kind, ["jsonl", "lmms-eval"])
+        raise unknown_name("export", kind, ["jsonl", "lmms-eval", *of_runs])
     if task is None or tasks or prompt or scorer or suite != "full":
         raise UsageError("`export jsonl` takes --task NAME[:SPLIT]; the other options go with lmms-eval")
     found, split = _one_task(task)

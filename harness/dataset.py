@@ -5,7 +5,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -304,4 +304,5 @@ def _resolve(repo: str, revision: str | None) -> str:
 
 
 def _as_json(item: Item) -> dict[str, Any]:
-    return asdict(replace(item, images=())) | {"images": None}
+    # Not dataclasses.asdict, which copies every value: a third of the time of a comparison of 100,000 items.
+    return {field.name: getattr(item, field.name) for field in fields(Item)} | {"images": None}

@@ -81,7 +81,7 @@ def _said(side: Side, task: str, kinds: Mapping[str, str], right: str) -> dict[s
     for scored in side:
         mine = {row.item_id: row for one, row in picked.values() if one is scored}
         keys: set[Key] = {(row.item_id, row.sample_index) for row in mine.values()}
-        said = texts(scored.run, task, keys)
+        said = texts(scored, task, keys)
         for item_id, row in mine.items():
             found[item_id] = Said(
                 run=str(scored.run.path),

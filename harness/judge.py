@@ -10,7 +10,7 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,11 +83,16 @@ class _Reading:
         )
 
 
+Ask = Callable[[Item, Response], Messages]
+"""What to ask about a response; the reply must be {"answer": "..."} or {"answer": null}."""
+
+
 @dataclass(slots=True)
 class _Round:
     """The state of one `extract_all`."""
 
     pool: ThreadPoolExecutor
+    ask: Ask
     waiting: dict[str, tuple["Future[_Reading]", list[Response]]] = field(default_factory=dict)
     """By cache key, a request under way and the responses that wait for it: equal messages are asked once."""
     stop: threading.Event = field(default_factory=threading.Event)
@@ -191,7 +196,7 @@ class Judge:
             )
         self.served_model = reply.model
 
-    def extract_all(self, pairs: Iterable[tuple[Item, Response]]) -> Iterator[Extraction]:
+    def extract_all(self, pairs: Iterable[tuple[Item, Response]], ask: Ask | None = None) -> Iterator[Extraction]:
         """Yield one extraction per pair as they arrive, in any order.
 
         At most `max_concurrency` requests are under way, and `pairs` is read no faster. After `FAILURES_TO_STOP`
@@ -199,12 +204,16 @@ class Judge:
         once, from the cache or as failed. Readings are cached as they come; failures and unreadable replies are not, so
         a later call asks for them anew.
 
+        Args:
+            pairs: items with their responses.
+            ask: another question than the one for the final answer; readings are cached by what was asked.
+
         Raises:
             JudgeError: the judge was not probed before and cannot be used, or the cache is damaged.
         """
         if self.served_model is None:
             self.probe()
-        state = _Round(ThreadPoolExecutor(self._max_concurrency, thread_name_prefix="judge"))
+        state = _Round(ThreadPoolExecutor(self._max_concurrency, thread_name_prefix="judge"), ask or messages)
         try:
             for item, response in pairs:
                 yield from self._take(item, response, state)
@@ -223,7 +232,7 @@ class Judge:
             # Judges have invented answers for empty responses.
             yield _Reading(answer=None, cause="the response is empty").of(response)
             return
-        chat = messages(item, response)
+        chat = state.ask(item, response)
         content = json.dumps([self.served_model, JUDGE_PROMPT_VERSION, chat])
         key = hashlib.sha256(content.encode()).hexdigest()
         if key in state.waiting:

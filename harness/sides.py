@@ -12,9 +12,9 @@ from ahabench.harness.errors import IncomparableRunsError, UsageError
 from ahabench.harness.judged import Judged
 from ahabench.harness.manifest import MANIFEST, Manifest, read_manifest
 from ahabench.harness.report import note
-from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, Key, read_responses, read_rows
+from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, Key, own_rows
 from ahabench.harness.score import Scores, collect, judge_responses
-from ahabench.harness.types import Status, Verdict
+from ahabench.harness.types import Response, Status, Verdict
 
 Row = Mapping[str, Any]
 _STATUSES = {status.value: status for status in Status}
@@ -37,6 +37,8 @@ class Scored:
     scores: Scores
     asked: Mapping[Key, tuple[str | None, str | None]]
     """The digests of prompt and images of each response."""
+    places: Mapping[Key, int]
+    """Where each response stands in its file, in bytes."""
 
 
 def open_side(text: str, *, baselines: Path) -> list[Run]:
@@ -97,25 +99,22 @@ def score_side(runs: Sequence[Run], dataset: Dataset, scorer: str) -> list[Score
     return [_score(run, dataset, scorer) for run in runs]
 
 
-def texts(run: Run, task: str, keys: set[Key]) -> dict[Key, str]:
+def texts(scored: Scored, task: str, keys: set[Key]) -> dict[Key, str]:
     """Return the responses' texts under these keys.
 
     Raises:
         UsageError: the file is not the one that was scored a moment ago.
     """
     found: dict[Key, str] = {}
-    if not keys:
-        return found
-    path = run.path / task / RESPONSES
+    path = scored.run.path / task / RESPONSES
     try:
         with path.open("rb") as file:
-            # The rows were checked when they were first read.
-            for line in filter(None, map(bytes.strip, file)):
-                row = json.loads(line.decode())
-                key = (str(row["item_id"]), row.get("sample_index") or 0)
-                if key in keys and row["response"] is not None:
-                    found[key] = row["response"]
-    except (OSError, ValueError, KeyError) as error:
+            for offset, key in sorted((scored.places[key], key) for key in keys):
+                file.seek(offset)
+                row = json.loads(file.readline().decode())
+                if row["response"] is not None:
+                    found[key] = str(row["response"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} was changed while it was compared; run the command again") from error
     return found
 
@@ -125,19 +124,23 @@ def _score(run: Run, dataset: Dataset, scorer: str) -> Scored:
     carried = scorer.startswith(CARRIED)
     excluded = frozenset() if carried else registry.find_scorer(dataset.task, scorer).excluded
     wanted = scorer if carried else versioned(dataset, scorer)
-    rows = {(str(row["item_id"]), row.get("sample_index") or 0): row for _, row in read_rows(folder / RESPONSES)}
-    asked = {key: (row.get("prompt_sha256"), row.get("images_sha256")) for key, row in rows.items()}
+    asked: dict[Key, tuple[str | None, str | None]] = {}
+    rows, places = {}, {}
+    for own in own_rows(folder / RESPONSES):
+        key = (own.response.item_id, own.response.sample_index)
+        rows[key], places[key] = own.response, own.offset
+        asked[key] = (own.row.get("prompt_sha256"), own.response.images_sha256)
     recorded = _recorded_scorer(folder)
     verdicts = _verdicts(folder) if recorded == wanted else None
     if verdicts is None or verdicts.keys() != {key for key in rows if key[0] not in excluded}:
-        scores = _score_anew(run, dataset, scorer, recorded)
-        return Scored(run=run, scores=scores, asked=asked)
-    judged = [_judged(key, row, rows[key], folder) for key, row in verdicts.items()]
+        scores = _score_anew(run, dataset, scorer, recorded, list(rows.values()))
+        return Scored(run=run, scores=scores, asked=asked, places=places)
+    judged = [_judged(row, rows[key], folder) for key, row in verdicts.items()]
     scores = collect(dataset, wanted, judged, excluded=excluded, n_samples=run.manifest.sampling.samples)
-    return Scored(run=run, scores=scores, asked=asked)
+    return Scored(run=run, scores=scores, asked=asked, places=places)
 
 
-def _score_anew(run: Run, dataset: Dataset, scorer: str, recorded: str | None) -> Scores:
+def _score_anew(run: Run, dataset: Dataset, scorer: str, recorded: str | None, responses: Sequence[Response]) -> Scores:
     if scorer.startswith(CARRIED):
         raise IncomparableRunsError(
             f"{run.path}: {dataset.protocol} has {recorded or 'no verdicts'}, wanted those that a file carried "
@@ -151,7 +154,6 @@ def _score_anew(run: Run, dataset: Dataset, scorer: str, recorded: str | None) -
         )
     why = f"scored by {recorded}" if recorded not in {None, wanted} else "without current verdicts"
     note(f"{run.path}: {dataset.protocol} is {why}; scored with {wanted} for this comparison")
-    responses = list(read_responses(run.path / dataset.task.name / RESPONSES))
     return judge_responses(dataset, scorer, responses, n_samples=run.manifest.sampling.samples)
 
 
@@ -178,19 +180,12 @@ def _verdicts(folder: Path) -> dict[Key, Row]:
     return found
 
 
-def _judged(key: Key, row: Row, response: Row, folder: Path) -> Judged:
+def _judged(row: Row, response: Response, folder: Path) -> Judged:
     try:
         verdict = Verdict(status=_STATUSES[row["status"]], extracted=row["extracted"], rule=str(row["rule"]))
-    except (ValueError, KeyError) as error:
+    except KeyError as error:
         raise _damaged(folder / VERDICTS, error) from error
-    return Judged(
-        item_id=key[0],
-        sample_index=key[1],
-        verdict=verdict,
-        finish_reason=response.get("finish_reason"),
-        completion_tokens=response.get("completion_tokens"),
-        aha=row.get("aha") or {},
-    )
+    return Judged.of(response, verdict, row.get("aha"))
 
 
 def _damaged(path: Path, error: Exception) -> UsageError:

@@ -1,9 +1,10 @@
 """Moments over training: one row per step, the untrained model's first, and how they go with the reward."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from ahabench.harness.aha.lexicon import MomentClass, published_rules
 from ahabench.harness.aha.outcome import Change
 from ahabench.harness.aha.summary import ReadResponse
 
@@ -27,7 +28,9 @@ def curve(responses: Sequence[ReadResponse]) -> dict[str, Any] | None:
 
     "baseline" is the row of step 0, the untrained model: a rate says nothing of training without it, so where there is
     none the value is null and "note" says so. "correlation" has Pearson's and Spearman's over the steps that have both
-    values, with n; steps of one run are not independent, so no p-value stands beside them.
+    values, with n; steps of one run are not independent, so no p-value stands beside them. Those of the published rules
+    stand under "published/<name>". Of a step, "classes" has moments per response by class, "published" the share of
+    responses in which a rule fires.
     """
     by_step: dict[int, list[ReadResponse]] = defaultdict(list)
     for one in responses:
@@ -41,7 +44,11 @@ def curve(responses: Sequence[ReadResponse]) -> dict[str, Any] | None:
         "baseline": baseline,
         "note": None if baseline else NO_BASELINE,
         "steps": steps,
-        "correlation": {name: _correlation(steps, name) for name in QUANTITIES},
+        "correlation": {name: _correlation(steps, [step[name] for step in steps]) for name in QUANTITIES}
+        | {
+            f"published/{rule.name}": _correlation(steps, [step["published"][rule.name] for step in steps])
+            for rule in published_rules()
+        },
     }
 
 
@@ -51,6 +58,7 @@ def _step(step: int, responses: Sequence[ReadResponse]) -> dict[str, Any]:
     tokens = [one.told.tokens for one in responses if one.told.tokens is not None]
     timed = sum(len(one.reading.moments) for one in responses if one.told.tokens is not None)
     words = sum(one.reading.words for one in responses)
+    classes = Counter(moment.kind for one in responses for moment in one.reading.moments)
     made = [turn for one in responses for turn in one.turns if turn.change is not Change.UNKNOWN]
     return {
         "step": step,
@@ -65,6 +73,10 @@ def _step(step: int, responses: Sequence[ReadResponse]) -> dict[str, Any]:
         "truncated": _mean([one.told.truncated for one in responses]),
         "length": _mean(tokens) if tokens else words / n,
         "unchanged": sum(turn.change is Change.UNCHANGED for turn in made) / len(made) if made else None,
+        "classes": {kind.value: classes[kind] / n for kind in MomentClass if kind is not MomentClass.UNCERTAINTY},
+        "published": {
+            rule.name: sum(rule.count(one.told.text) > 0 for one in responses) / n for rule in published_rules()
+        },
     }
 
 
@@ -73,10 +85,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _correlation(steps: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+def _correlation(steps: Sequence[dict[str, Any]], values: Sequence[float | None]) -> dict[str, Any]:
     from scipy.stats import pearsonr, spearmanr
 
-    pairs = [(step[name], step["reward"]) for step in steps if step[name] is not None and step["reward"] is not None]
+    pairs = [
+        (value, step["reward"])
+        for step, value in zip(steps, values, strict=True)
+        if value is not None and step["reward"] is not None
+    ]
     first, second = [a for a, _ in pairs], [b for _, b in pairs]
     if len(pairs) < FEWEST or len(set(first)) == 1 or len(set(second)) == 1:
         return {"pearson": None, "spearman": None, "n": len(pairs)}

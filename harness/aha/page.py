@@ -6,6 +6,7 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
+from ahabench.harness.aha.chart import HEIGHT, WIDTH, charts
 from ahabench.harness.aha.lexicon import version
 from ahabench.harness.aha.summary import ReadResponse
 from ahabench.harness.report import interval, percent
@@ -41,6 +42,7 @@ def page(runs: Sequence[tuple[str, Mapping[str, Any], Sequence[ReadResponse]]]) 
         # Ours, and digested as it stands: escaping would change it.
         style=Markup(style),
         style_digest=b64encode(sha256(style.encode()).digest()).decode(),
+        plot={"width": WIDTH, "height": HEIGHT},
         runs=[_run(*run) for run in runs],
     )
 
@@ -98,6 +100,9 @@ def _run(name: str, summary: Mapping[str, Any], responses: Sequence[ReadResponse
         "name": name,
         "facts": list(facts(summary)),
         "classes": [(kind, row["moments"], _share(row["with_moment"])) for kind, row in summary["by_class"].items()],
+        "charts": charts(training) if training else [],
+        "correlation": list(_correlation(training)) if training else [],
+        "behaviours": _behaviours(summary["behaviours"]) if "behaviours" in summary else None,
         "steps": [_step(row) for row in training["steps"]] if training else [],
         "note": training["note"] if training else None,
         "shown": len(told[:SHOWN]),
@@ -121,6 +126,35 @@ def _step(row: Mapping[str, Any]) -> list[str]:
         percent(row["with_moment"]),
         _number(row["per_1000_tokens"]),
     ]
+
+
+def _correlation(training: Mapping[str, Any]) -> Iterator[tuple[str, str, str, int]]:
+    for name, found in training["correlation"].items():
+        if found["pearson"] is not None:
+            label = name.removeprefix("published/").replace("_", " ")
+            yield label, f"{found['pearson']:+.2f}", f"{found['spearman']:+.2f}", found["n"]
+
+
+def _behaviours(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "judge": found["judge"]["model"],
+        "rows": list(behaviour_rows(found)),
+        "note": (
+            f"{found['n']:,} responses judged, {found['failed']:,} failed, {found['unreadable']:,} replies unreadable."
+        ),
+    }
+
+
+def behaviour_rows(found: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield name, the judge's share, and of responses: by both, by the judge alone, by the lexicon alone; and kappa."""
+    for name in [*found["behaviours"], *(name for name in found["agreement"] if name not in found["behaviours"])]:
+        share, agreed = found["behaviours"].get(name), found["agreement"].get(name)
+        row = [name.replace("_", " "), "-" if share is None else _share(share["with"])]
+        if agreed is None:
+            yield [*row, "-", "-", "-", "-"]
+            continue
+        kappa = "-" if agreed["kappa"] is None else f"{agreed['kappa']:+.2f}"
+        yield [*row, *(f"{agreed[key]:,}" for key in ("both", "only_judge", "only_lexicon")), kappa]
 
 
 def _share(estimate: Mapping[str, Any]) -> str:

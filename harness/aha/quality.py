@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ahabench.harness.aha.lexicon import MomentClass, published_rules
+from ahabench.harness.aha.lexicon import PRIORITY, MomentClass, published_rules
 from ahabench.harness.aha.moments import moments
 from ahabench.harness.errors import UsageError
 from ahabench.harness.runlog import read_rows
@@ -127,9 +127,16 @@ def quality(rule: str, passages: Sequence[Passage], said: Sequence[bool]) -> Qua
     return Quality(rule=rule, precision=names[0], recall=names[1], f1=names[2])
 
 
-def class_quality(passages: Sequence[Passage]) -> dict[str, Quality]:
-    """Return how well ours names each class: a passage counts for every class of which it has a moment."""
+def class_quality(passages: Sequence[Passage], *, one_each: bool = False) -> dict[str, Quality]:
+    """Return how well ours names each class.
+
+    Args:
+        passages: with one label each.
+        one_each: name a passage once, by `main_class`; otherwise it counts for every class of which it has a moment.
+    """
     found = [{moment.kind.value for moment in moments(passage.text, passage.question)} for passage in passages]
+    if one_each:
+        found = [{kind} if (kind := main_class(passage)) else set() for passage in passages]
     return {
         kind: quality(
             kind,
@@ -138,6 +145,15 @@ def class_quality(passages: Sequence[Passage]) -> dict[str, Quality]:
         )
         for kind in (kind.value for kind in MomentClass if kind is not MomentClass.UNCERTAINTY)
     }
+
+
+def main_class(passage: Passage) -> str | None:
+    """Return the class that is the first in `PRIORITY` of those of a passage's moments; `None` where it has none.
+
+    As within a moment, an interruption names only what holds nothing more specific.
+    """
+    kinds = {moment.kind for moment in moments(passage.text, passage.question)}
+    return next((kind for kind in PRIORITY if kind in kinds), None)
 
 
 def wilson(hits: int, n: int) -> Share:

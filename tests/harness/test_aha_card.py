@@ -6,8 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from ahabench.harness.aha.card import card
-from ahabench.harness.aha.quality import OURS, Passage, finders, halves, quality, read_passages, wilson
+from ahabench.harness.aha.card import CARD, card
+from ahabench.harness.aha.quality import (
+    OURS,
+    Passage,
+    class_quality,
+    finders,
+    halves,
+    main_class,
+    quality,
+    read_passages,
+    wilson,
+)
 from ahabench.harness.errors import UsageError
 
 LABELS = Path(__file__).resolve().parents[1] / "data" / "aha_labels.jsonl"
@@ -93,6 +103,7 @@ def test_the_goal_is_reached_on_the_held_out_half(shared: Path):
 
 def test_the_card_has_every_rule_and_says_where_it_cannot_decide(shared: Path):
     text = card(shared / "aha" / "passages.jsonl", LABELS, shared / "outputs")
+    assert text == (LABELS.parents[2] / CARD).read_text(encoding="utf-8"), "the committed card is another one"
     assert all(text.count(f"| {name}") >= 3 for name in list(finders())[1:])
     assert "Too few passages" in text
     assert "## Published outputs" in text
@@ -115,3 +126,14 @@ def test_a_weight_of_one_is_no_weight():
     said = [i % 2 == 0 for i in range(10)]
     weighted = quality("x", [replace(one, weight=2.0) for one in some], said)
     assert weighted.precision.value == quality("x", some, said).precision.value
+
+
+def test_a_passage_with_several_classes_is_named_by_the_most_specific():
+    text = "Wait. There are three bars in the chart, and the fourth one is the tallest. Let me double-check that."
+    both = replace(passage("a", True), text=text)
+    assert main_class(both) == "verification"
+    assert main_class(replace(both, text="Wait. The chart shows 2019, not 2018.")) == "interruption"
+    assert main_class(replace(both, text="The chart shows 2019.")) is None
+    each, one = class_quality([both]), class_quality([both], one_each=True)
+    assert (each["interruption"].precision.value, one["interruption"].precision.value) == (0.0, None)
+    assert each["verification"].recall.value == one["verification"].recall.value == 1.0

@@ -191,3 +191,39 @@ def test_a_run_is_judged_by_its_gold(shared: Path, tmp_path: Path):
 def test_data_without_a_manifest_is_refused(responses: Path, tmp_path: Path):
     with pytest.raises(UsageError, match="--data goes with a run directory"):
         run(responses, "--data", tmp_path)
+
+
+@pytest.fixture
+def mini_run(tmp_path: Path) -> Path:
+    """A run on LogicVista's built-in split: one response, which copies its question and then corrects itself."""
+    from ahabench.harness import registry, rescore
+    from ahabench.harness.dataset import load
+
+    task = registry.find_task("logicvista")
+    item = next(item for item in load(task, "mini").items if item.gold in item.labels)
+    wrong = next(label for label in item.labels if label != item.gold)
+    said = f"So the answer is {wrong}. Wait, I misread the figure. So the answer is {item.gold}."
+    file = tmp_path / "said.jsonl"
+    file.write_text(json.dumps({"item_id": item.id, "response": said}))
+    out = tmp_path / "run"
+    rescore.score_file(file, task, "mini", scorer="robust", data=None, out=out, allow_missing=True)
+    return out
+
+
+def test_built_in_questions_need_no_data(mini_run: Path, capfd: pytest.CaptureFixture[str]):
+    found = json.loads(run(mini_run, "--json"))["summary"]
+    # Without the item's gold it would only be "changed".
+    assert found["changes"]["wrong_to_right"] == 1
+    assert "questions are not known" not in capfd.readouterr().err
+
+
+def test_built_in_questions_that_have_moved_since_are_not_taken_for_those_of_the_run(mini_run: Path):
+    manifest = json.loads((mini_run / "run.json").read_text())
+    manifest["tasks"]["logicvista"]["data_digest"] = "0" * 64
+    (mini_run / "run.json").write_text(json.dumps(manifest))
+    app = typer.Typer(add_completion=False)
+    app.command("aha")(aha)
+    result = CliRunner().invoke(app, [str(mini_run), "--json"])
+    assert result.exit_code == 0
+    assert "answered other items of logicvista mini" in result.stderr
+    assert "questions are not known" in result.stderr

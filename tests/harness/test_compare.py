@@ -99,7 +99,7 @@ def test_other_metrics_are_compared_where_they_are_named(mini_run: Make) -> None
 
 
 def test_an_unknown_metric_is_refused(mini_run: Make) -> None:
-    with pytest.raises(UsageError, match="unknown metric of mathvista 'acuracy'. Did you mean 'accuracy'"):
+    with pytest.raises(UsageError, match=r"unknown metric of mathvista 'acuracy'. Did you mean 'accuracy'"):
         compared(mini_run("a"), mini_run("b"), metrics=["mathvista:acuracy"])
 
 
@@ -230,7 +230,7 @@ def test_runs_without_a_common_benchmark_are_not_compared(mini_run: Make) -> Non
 
 
 def test_a_task_that_no_run_has_is_refused(mini_run: Make) -> None:
-    with pytest.raises(UsageError, match="unknown task of these runs 'mathvsta'. Did you mean 'mathvista'"):
+    with pytest.raises(UsageError, match=r"unknown task of these runs 'mathvsta'. Did you mean 'mathvista'"):
         compared(mini_run("a"), mini_run("b"), tasks=["mathvsta"])
 
 

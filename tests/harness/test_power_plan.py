@@ -1,0 +1,85 @@
+"""The command that says what a comparison can show."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+Make = Callable[..., Path]
+Run = Callable[..., Any]
+
+
+def rows(ran: Any) -> list[dict[str, Any]]:
+    assert ran.code == 0, ran.err
+    found: list[dict[str, Any]] = json.loads(ran.out)
+    return found
+
+
+def test_the_headline_says_what_is_counted(ahabench: Run) -> None:
+    found = {row["name"]: row for row in rows(ahabench("plan", "--suite", "mini", "--discordance", "0.2", "--json"))}
+    sizes = {name: (row["n"], row["clusters"], row["design_effect"]) for name, row in found.items()}
+    # MathVerse: 24 problems in five versions, 1 + 4 * 0.5; DynaMath counts seeds and We-Math problems.
+    assert sizes["mathverse mini"] == (120, 24, 3.0)
+    assert sizes["dynamath mini"] == (12, 12, 1.0)
+    assert sizes["wemath mini"] == (36, 36, 1.0)
+    assert sizes["logicvista mini"] == (120, 120, 1.0)
+
+
+def test_any_number_of_items_can_be_planned_for(ahabench: Run) -> None:
+    first, second, third = rows(ahabench("plan", "--items", 3940, "--clusters", 788, "--correlation", 0, "--json"))
+    found = [round(100 * row["smallest_difference"], 1) for row in (first, second, third)]
+    assert found == [1.4, 2.0, 2.4]
+    assert second["n_to_pass"] == 3092
+
+
+def test_the_design_effect_multiplies_the_items(ahabench: Run) -> None:
+    options = ("--items", 3940, "--discordance", "0.2", "--json")
+    (alone,), (clustered,) = (rows(ahabench("plan", *options, *more)) for more in ((), ("--clusters", 788)))
+    for name in ("n_to_show", "n_to_pass"):
+        assert clustered[name] == pytest.approx(3 * alone[name], abs=3)
+
+
+def test_discordance_and_correlation_are_measured_on_two_runs(mini_run: Make, ahabench: Run) -> None:
+    # MathVerse's first problem, five versions of it, and one version of the second: 6 of 120 differ.
+    a, b = mini_run("a", task="mathverse"), mini_run("b", [0, 24, 48, 72, 96, 1], task="mathverse")
+    (row,) = rows(ahabench("plan", "--discordance-from", a, b, "--json"))
+    assert row["measured"]
+    assert row["discordance"] == pytest.approx(6 / 120)
+    assert (row["n"], row["clusters"]) == (120, 24)
+
+
+def test_runs_that_differ_measure_nothing(mini_run: Make, ahabench: Run) -> None:
+    ran = ahabench("plan", "--discordance-from", mini_run("a"), mini_run("b", system_prompt="Other."))
+    assert (ran.code, ran.out) == (4, "")
+    assert "system_prompt: 'Think.' in A, 'Other.' in B" in ran.error
+
+
+def test_the_text_fits_80_columns(ahabench: Run) -> None:
+    ran = ahabench("plan", "--suite", "mini")
+    assert ran.code == 0, ran.err
+    assert max(map(len, ran.out.splitlines())) <= 80
+    assert "Items that a margin of 2 points takes to pass" in ran.out
+
+
+def test_the_picture_is_svg_with_a_point_for_each_row(ahabench: Run, tmp_path: Path) -> None:
+    ran = ahabench("plan", "--items", 500, "--plot", tmp_path / "p.svg", "--json")
+    root = ElementTree.parse(tmp_path / "p.svg").getroot()
+    assert root.tag.endswith("svg")
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == len(rows(ran)) == 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--discordance", "0"), ("--discordance", "x"), ("--power", "0.4"), ("--alpha", "0.6"), ("--margin", "-1")],
+)
+def test_numbers_out_of_range_are_refused(ahabench: Run, options: tuple[str, str]) -> None:
+    ran = ahabench("plan", "--items", 100, f"{options[0]}={options[1]}")
+    assert (ran.code, ran.out) == (2, "")
+    assert options[0] in ran.error
+
+
+def test_nothing_to_plan_for_is_an_error(ahabench: Run) -> None:
+    assert ahabench("plan").code == 2
