@@ -44,7 +44,7 @@ def force_careful(base: Path, out: Path) -> Path:
     """
     path = base / _TEMPLATE_FILE
     template = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if template.count(GENERATION_START) != 1:
+    if template.count(GENERATION_START) != 1 or GENERATION_START + THINK in template:
         raise UsageError(f"{base} is no reference checkpoint: {_TEMPLATE_FILE} does not end as the reference model's")
     shutil.copytree(base, out, dirs_exist_ok=True)
     forced = template.replace(GENERATION_START, GENERATION_START + THINK)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-train = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a model with reinforcement learning.")
+train = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a model: by reward, or supervised.")
 
 
 @train.callback()
@@ -21,6 +21,7 @@ def grpo(
         list[str] | None,
         typer.Argument(help="Settings of the recipe, such as seed=1 kl.init=1e-2.", metavar="KEY=VALUE"),
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint in --out.")] = False,
 ) -> None:
     """Train with GRPO and mixed rewards; print the folder of the trained model."""
     from ahabench.trainer.recipe import load_recipe
@@ -28,7 +29,62 @@ def grpo(
     settings = load_recipe(recipe, overrides or [])
     from ahabench.trainer.run import train as run
 
+    print(run(settings, out, resume=resume))
+
+
+@train.command()
+def sft(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (sft-tiny-cpu, sft-126k, sft-25k) or a YAML file.")],
+    out: Annotated[Path, typer.Option(help="Run directory, new or empty.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings of the recipe, such as seed=1 spikes.z=8.", metavar="KEY=VALUE"),
+    ] = None,
+) -> None:
+    """Fine-tune on demonstrations; print the folder of the trained model, which GRPO takes as its model."""
+    from ahabench.trainer.sft_recipe import load_sft_recipe
+
+    settings = load_sft_recipe(recipe, overrides or [])
+    from ahabench.trainer.sft import train as run
+
     print(run(settings, out))
+
+
+@train.command()
+def report(run: Annotated[Path, typer.Argument(help="The folder of a training run, running or not.")]) -> None:
+    """Write the run's curves and example rollouts as one HTML file; print its name."""
+    from ahabench.trainer.training_page import write_page
+
+    print(write_page(run))
+
+
+@train.command(name="plan")
+def plan_recipe(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings of the recipe, such as data=FILE images=DIR.", metavar="KEY=VALUE"),
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs, one process on each; 0 is the CPU alone.")] = 8,
+    gpu_memory: Annotated[float, typer.Option(min=1, help="Memory of a GPU in GB.")] = 80.0,
+    sharding: Annotated[str | None, typer.Option(help="ddp, zero2 or zero3; the least that fits if not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Check a recipe without a GPU: data, batches, steps and memory; refuse what cannot work."""
+    from ahabench.harness.errors import UsageError, unknown_name
+    from ahabench.harness.report import print_json
+    from ahabench.trainer import plan, plan_report, sizes
+
+    shared = next((known for known in sizes.SHARDINGS if known == sharding), None)
+    if sharding is not None and shared is None:
+        raise unknown_name("sharding", sharding, list(sizes.SHARDINGS))
+    found = plan.plan(recipe, overrides or [], plan.Machine(gpus=gpus, gpu_gb=gpu_memory, sharding=shared))
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print("\n".join(plan_report.lines(found)))
+    if found.problems:
+        raise UsageError(f"{recipe} cannot work as it is: {found.problems[0]}")
 
 
 def demo(
@@ -52,3 +108,44 @@ def demo(
         print_json(summary)
     else:
         print_demo(summary, out)
+
+
+curate = typer.Typer(no_args_is_help=True, add_completion=False, help="Make training data.")
+
+
+@curate.callback()
+def _curate_root() -> None:
+    pass
+
+
+@curate.command()
+def split(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Distilled records (JSON, JSONL or a folder with one such file), or a YAML file of settings.",
+            metavar="CONFIG|FILE",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for sft.jsonl, rl.jsonl and split.json, without any yet.")],
+    rule: Annotated[
+        str | None,
+        typer.Option(help="vlaa_data_split, the paper's and the default; ahabench; or another published rule."),
+    ] = None,
+    together: Annotated[str | None, typer.Option(help="What is never divided: prompt (default) or image.")] = None,
+    min_hits: Annotated[int | None, typer.Option(min=1, help="Hits that send a record to RL; default 1.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out bad records instead of stopping.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Split records by whether their trace reflects: SFT gets those that do not, RL those that do."""
+    from ahabench.harness.report import print_json
+    from ahabench.trainer.split import split_file
+    from ahabench.trainer.split_report import print_split, read_config
+
+    given = {"rule": rule, "together": together, "min_hits": min_hits, "skip_bad": skip_bad or None}
+    config = read_config(source, {key: value for key, value in given.items() if value is not None})
+    report = split_file(config, out).report
+    if as_json:
+        print_json(report)
+    else:
+        print_split(report, out)

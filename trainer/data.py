@@ -178,10 +178,7 @@ def to_train_item(
     """
     where = f"{where} ({row['id']})" if isinstance(row.get("id"), str) else where
     kind = _kind(row, where)
-    question = record_text(row, "question", where).removeprefix("<image>").strip()
-    if token := _CONTROL_TOKEN.search(question):
-        # It would be read as a token of the model's, such as the place of an image.
-        raise DatasetError(f"{where}: its question holds the control token {token[0]!r}; remove it")
+    question = read_question(row, where)
     raw_gold = row.get("gt", row.get("answer"))
     if isinstance(raw_gold, bool) or not isinstance(raw_gold, str | int | float | list):
         raise DatasetError(f"{where}: wanted a text or a number as 'gt', found {raw_gold!r}")
@@ -285,7 +282,30 @@ def _image_size(meta: Mapping[str, Any], item: Item, where: str) -> tuple[int, i
     return width, height
 
 
+def read_question(row: Mapping[str, Any], where: str) -> str:
+    """Return the question of a record without the mark of its image's place; raises as `plain_text`."""
+    return plain_text(row, "question", where).removeprefix("<image>").strip()
+
+
+def plain_text(row: Mapping[str, Any], key: str, where: str) -> str:
+    """Return a text of a record that a model is to read as it stands.
+
+    Raises:
+        DatasetError: it is missing or holds a token that a model gives a meaning of its own.
+    """
+    text = record_text(row, key, where)
+    if token := _CONTROL_TOKEN.search(text):
+        # It would be read as a token of the model's, such as the place of an image.
+        raise DatasetError(f"{where}: its {key} holds the control token {token[0]!r}; remove it")
+    return text
+
+
 def record_images(row: Mapping[str, Any], folder: Path | None, where: str) -> tuple[ImageSource, ...]:
+    """Return the images of a record, unread.
+
+    Raises:
+        DatasetError: one is missing, or its path leaves the folder.
+    """
     values = row["images"] if row.get("images") is not None else row.get("image")
     if values is None:
         return ()
@@ -314,6 +334,11 @@ def _kind(row: Mapping[str, Any], where: str) -> Kind:
 
 
 def record_text(row: Mapping[str, Any], key: str, where: str) -> str:
+    """Return a text of a record; a number becomes one.
+
+    Raises:
+        DatasetError: it is missing, empty or something else.
+    """
     value = row.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)

@@ -17,7 +17,6 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from ahabench.harness.disk import replace_file
 from ahabench.harness.errors import AhabenchError, UsageError
@@ -26,12 +25,17 @@ from ahabench.harness.report import note
 from ahabench.trainer.data import TrainItem
 from ahabench.trainer.kl import KLController
 from ahabench.trainer.recipe import Recipe
+from ahabench.trainer.resume import ResumableTrainer
+from ahabench.trainer.resuming import LOG as LOG
 from ahabench.trainer.rewards import MixedReward, Reward, length_reward, repetition_reward
 
-LOG = "log.jsonl"
-"""One object per logged step, in the run's folder; that of step 0 is the untrained model's first rollout."""
+STEP_0 = ("reward", "completions/", "frac_reward", "aha/", "calibration/", "length/", "repetition", "truncated/")
+"""How the names begin whose values of the first rollout are logged as step 0's."""
 FAILED_BATCH = "failed-batch.json"
 """The step, the items and the error of the batch that stopped a run."""
+LOW_FORMAT_RATE = 0.05
+"""Share of completions in the asked form below which a base does not count as aligned."""
+ALIGNED = "The method starts from an aligned model, one that follows its system prompt (arXiv:2504.11468, section 4)"
 DECODED = 64
 """Items whose decoded images are kept, so that a group's completions share them."""
 
@@ -42,7 +46,7 @@ class TrainingError(AhabenchError):
     exit_code = 5  # an incomplete run
 
 
-class RewardedTrainer(GRPOTrainer):
+class RewardedTrainer(ResumableTrainer):
     """TRL's trainer with a moving KL coefficient and checks of every batch.
 
     A batch that cannot be trained on raises `TrainingError`, which names its step and items; so do a loss or a gradient
@@ -54,7 +58,6 @@ class RewardedTrainer(GRPOTrainer):
         self._item_ids = item_ids
         self._rollout: list[str] = []
         self._baseline_logged = False
-        self.has_signal = False
         super().__init__(*args, **kwargs)
         # It would print whole logs on stdout, which carries the answer of a command.
         self.remove_callback(PrinterCallback)
@@ -130,10 +133,16 @@ class RewardedTrainer(GRPOTrainer):
         means = {
             f"baseline/{name}": values[-1]
             for name, values in self._metrics["train"].items()
-            if name.startswith(("reward", "completions/", "frac_reward")) and math.isfinite(values[-1])
+            if name.startswith(STEP_0) and math.isfinite(values[-1])
         }
         # Past TRL's own `log`, which would empty the metrics of the step.
         Trainer.log(self, means)
+        rate = means.get("baseline/reward/answered", 1.0)
+        if rate < LOW_FORMAT_RATE and self.accelerator.is_main_process:
+            note(
+                f"warning: {rate:.1%} of the untrained model's completions have exactly one <answer>...</answer>, and "
+                f"the others earn 0. {ALIGNED}"
+            )
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
@@ -149,7 +158,7 @@ class _SignalWatch(TrainerCallback):
         self._trainer = trainer
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._trainer.has_signal = False
+        self._trainer.has_signal, self._trainer.restored_signal = self._trainer.restored_signal, False
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if not self._trainer.has_signal:
@@ -312,10 +321,11 @@ def mixed_reward(recipe: Recipe, items: Iterable[TrainItem], tokenizer: Any) -> 
     """Return the reward of a recipe; the open-ended scorer is loaded only where an item needs it.
 
     Raises:
-        UsageError: it is needed and not installed.
+        UsageError: it is needed and not installed, or cannot be used.
+        EngineError: its checkpoint is not there.
     """
     from ahabench.trainer.data import Kind
-    from ahabench.trainer.similarity import CaptionSimilarity
+    from ahabench.trainer.reward_models import open_scorer
 
     extras: dict[str, tuple[Reward, float]] = {}
     asked = recipe.extra_rewards
@@ -330,7 +340,7 @@ def mixed_reward(recipe: Recipe, items: Iterable[TrainItem], tokenizer: Any) -> 
         extras["repetition"] = (repetition_reward(), asked.repetition)
     needed = any(item.kind is Kind.OPEN_ENDED for item in items)
     return MixedReward(
-        scorer=CaptionSimilarity() if needed else None,
+        scorer=open_scorer(recipe.reward_model) if needed else None,
         beta=recipe.open_ended_beta,
         kinds=frozenset(recipe.kinds),
         extras=extras,

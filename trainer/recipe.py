@@ -68,8 +68,6 @@ class RewardModel(Part):
     """Answers that are scored, or asked for, at once."""
     timeout_s: float = Field(default=60.0, gt=0)
     """Of one batch in this process, and of one request to a server."""
-    attempts: int = Field(default=3, ge=1)
-    """Requests for one answer, the first included."""
     max_failures: float = Field(default=0.2, ge=0, le=1)
     """Share of the answers without a score, among the last `failure_window`, above which the run stops."""
     failure_window: int = Field(default=100, ge=1)
@@ -104,8 +102,29 @@ class ExtraRewards(Part):
     """Of `rewards.repetition_reward`."""
 
 
-class Recipe(Part):
-    """One GRPO run. Batches are counted in completions unless they say prompts."""
+class Watch(Part):
+    """Benchmarks that are evaluated during training (`trainer/watch.py`)."""
+
+    every: int = Field(default=49, ge=1)
+    """Optimiser steps between evaluations; steps 0 and the last are always among them."""
+    suite: Literal["mini", "full"] = "full"
+    benchmarks: tuple[str, ...] = ()
+    """Such as mathvista:testmini; all of the suite if empty."""
+    data: Path | None = None
+    """The folder of the benchmarks' data; from the hub if null."""
+    limit: int | None = Field(default=None, ge=1)
+    """Items of each benchmark; all if null."""
+    prompt: str = "think"
+    """The prompt style."""
+    max_new_tokens: int = Field(default=1024, ge=1)
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    """Chance of a false alarm in a whole run."""
+    margin: float = Field(default=0.02, gt=0, lt=1)
+    """A gain that would matter, as a fraction: one that is ruled out while the reward rises is an alarm."""
+
+
+class Start(Part):
+    """What every training starts from."""
 
     version: Literal[1] = 1
     model: str
@@ -114,6 +133,25 @@ class Recipe(Part):
     """Warm-up steps of the built-in model; its own default if null."""
     trust_remote_code: bool = False
     """Whether Python code that the checkpoint brings may run."""
+    system_prompt: str = VLAA_SYSTEM_PROMPT
+    """"" sends none."""
+    min_pixels: int | None = Field(default=None, ge=1)
+    max_pixels: int | None = Field(default=None, ge=1)
+    """Area of an image after the model's own resizing; not in the paper for training."""
+    freeze_vision: bool = True
+    """Whether the vision tower stays as it is; true in the paper's SFT, not stated for its GRPO."""
+    lora: Lora | None = None
+    bf16: bool = True
+    """Mixed precision; weights and optimiser stay in float32."""
+    gradient_checkpointing: bool = True
+    seed: int = Field(default=0, ge=0)
+    report_to: tuple[str, ...] = ()
+    """Trackers of transformers, such as tensorboard or wandb."""
+
+
+class Recipe(Start):
+    """One GRPO run. Batches are counted in completions unless they say prompts."""
+
     data: str
     """A JSON or JSONL file of records or a folder with one; "mini" is the built-in suite's training part."""
     images: Path | None = None
@@ -122,11 +160,6 @@ class Recipe(Part):
     """Of boxes whose record declares none."""
     skip_bad_records: bool = False
     """Leave out records that are not what their verifier_type wants, instead of refusing the file."""
-    system_prompt: str = VLAA_SYSTEM_PROMPT
-    """"" sends none."""
-    min_pixels: int | None = Field(default=None, ge=1)
-    max_pixels: int | None = Field(default=None, ge=1)
-    """Area of an image after the model's own resizing; not in the paper for training."""
 
     kinds: tuple[Kind, ...] = tuple(Kind)
     """Records of other kinds are left out of the data."""
@@ -171,19 +204,14 @@ class Recipe(Part):
     """Upper bound of the ratio, as 1 + it; `clip_eps` if null."""
     kl: KL | None = KL()
     """null: no KL term, and no reference model in memory."""
-    freeze_vision: bool = True
-    """Whether the vision tower stays as it is; not in the paper for GRPO, true for its SFT."""
-    lora: Lora | None = None
 
-    bf16: bool = True
-    """Mixed precision; weights and optimiser stay in float32."""
-    gradient_checkpointing: bool = True
     vllm: Literal["off", "colocate", "server"] = "off"
-    seed: int = Field(default=0, ge=0)
     save_steps: int = Field(default=50, ge=1)
-    """Optimiser steps between checkpoints."""
-    report_to: tuple[str, ...] = ()
-    """Trackers of transformers, such as tensorboard or wandb."""
+    """Optimiser steps between checkpoints. One in the middle of a rollout keeps the rest of it, images and all."""
+    keep_checkpoints: int | None = Field(default=None, ge=1)
+    """The newest whole checkpoints that stay; all if null."""
+    watch: Watch | None = None
+    """Benchmarks during training; none if null."""
 
     @property
     def rollout_batch(self) -> int:

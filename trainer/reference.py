@@ -21,10 +21,10 @@ PICTURE_PX = 56
 CONTEXT = 4096
 """Longest sequence, in tokens."""
 
-WARMUP_STEPS = 1400
+WARMUP_STEPS = 1300
 """Optimiser steps of the supervised warm-up: about a minute on one core."""
 
-N_SAMPLES = 12_000
+N_SAMPLES = 6000
 """Different training samples that the lessons are made of."""
 
 _MAX_DRAWS = 3 * N_SAMPLES
@@ -35,7 +35,7 @@ _KEPT = {"read": 0.35, "description": 0.3, "box": 0.4, "add": 0.6, "subtract": 0
 """How many of a family's draws become samples, all where it says nothing: what is learned early is asked less."""
 
 _SELDOM = 0.25
-"""How many of We-Math's draws become samples: finding a value among options is left half learned, for GRPO to improve."""
+"""How many of We-Math's draws become samples: to find a value among options is left half learned, for GRPO."""
 
 _HASTY_STAGE = 0.12
 """The last part of the steps, in which the base is taught to be hasty."""
@@ -62,8 +62,7 @@ def make_reference(
     """
     import torch
 
-    drawn = train_samples(_VOCABULARY_DRAWS, seed=_SEED)
-    tokenizer = make_tokenizer(f"{sample.record['question']} {sample.careful}" for sample in drawn)
+    tokenizer = new_tokenizer()
     processor = new_processor(tokenizer)
     with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -73,6 +72,12 @@ def make_reference(
     model.save_pretrained(out)
     processor.save_pretrained(out)
     return out
+
+
+def new_tokenizer() -> Any:
+    """Return the tokenizer of every reference checkpoint, with the words of the built-in suite."""
+    drawn = train_samples(_VOCABULARY_DRAWS, seed=_SEED)
+    return make_tokenizer(f"{sample.record['question']} {sample.careful}" for sample in drawn)
 
 
 def warmup_samples(seed: int = 0, *, steps: int = WARMUP_STEPS) -> list[TrainSample]:

@@ -104,6 +104,11 @@ class MixedReward:
         self._kinds = kinds
         self._extras = dict(extras or {})
 
+    @property
+    def scorer(self) -> AnswerScorer | None:
+        """What decides open-ended items."""
+        return self._scorer
+
     def __call__(self, item: TrainItem, completion: str) -> float | None:
         """Return the reward of one completion, extras included."""
         return self.total(item, completion, self.judge([item], [completion])[0])

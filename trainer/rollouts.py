@@ -18,12 +18,15 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
+from ahabench.harness.dataset import read_jsonl
 from ahabench.harness.disk import refusals, write_all
 from ahabench.harness.prompts import digest
 from ahabench.harness.runlog import RESPONSES, VERDICTS
 from ahabench.harness.score import Judged
 from ahabench.harness.types import Prompt, Status
+from ahabench.trainer.calibration import Calibration
 from ahabench.trainer.data import Kind, TrainItem
+from ahabench.trainer.measures import measures
 from ahabench.trainer.rewards import MixedReward, Outcome
 
 Gather = Callable[[list[Any]], list[Any]]
@@ -34,7 +37,7 @@ class RolloutLog:
     """Appends rollouts to a folder, a batch at a time, each on the disk before the call returns.
 
     Args:
-        folder: made if need be; it may not hold rollouts already.
+        folder: made if need be; where it holds rollouts already, these follow them.
 
     Raises:
         UsageError: the disk is full or refuses.
@@ -42,9 +45,10 @@ class RolloutLog:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._drawn: Counter[str] = Counter()
         with refusals(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        before = folder / RESPONSES
+        self._drawn = Counter(str(row["item_id"]) for row in read_jsonl(before)) if before.exists() else Counter[str]()
 
     def numbered(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return the rows with their "sample_index", the next of each item's."""
@@ -98,6 +102,7 @@ class RewardFunction:
         self._system_prompt = system_prompt
         self._log = log
         self._gather = gather
+        self._calibration = Calibration(reward.scorer) if reward.scorer is not None else None
 
     def __call__(
         self,
@@ -142,7 +147,11 @@ class RewardFunction:
             )
         ]
         self._write(self._gather(rows))
-        for name, number in statistics(items, rewards, outcomes).items():
+        lengths = [len(ids) for ids in completion_ids]
+        logged = statistics(items, rewards, outcomes) | measures(items, texts, finish, lengths)
+        if self._calibration is not None:
+            logged |= self._calibration.see(items, outcomes)
+        for name, number in logged.items():
             log_metric(name, number)
         return rewards
 

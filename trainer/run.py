@@ -4,7 +4,9 @@
     <out>/run.json                    the manifest, as of an evaluation (harness.manifest)
     <out>/log.jsonl                   one object per step; step 0 is the untrained model
     <out>/rollouts/responses.jsonl    the rollouts (trainer.rollouts), with verdicts.jsonl beside them
-    <out>/checkpoint-N/               Trainer's checkpoints
+    <out>/checkpoint-N/               whole checkpoints (trainer.resume)
+    <out>/evaluations/step-N/         benchmarks during training (trainer.watch)
+    <out>/report.html                 curves and example rollouts (trainer.training_page)
     <out>/final/                      the trained model with its processor
     <out>/base/                       the untrained model, where it is the built-in one
 
@@ -13,17 +15,19 @@ The base and the final model are ordinary checkpoints: `ahabench eval <out>/fina
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ahabench.harness.checkpoint import Checkpoint, find_checkpoint, weights_digest
+from ahabench.harness.checkpoint import Checkpoint, Kind, find_checkpoint, weights_digest
 from ahabench.harness.dataset import digest
-from ahabench.harness.disk import replace_file
+from ahabench.harness.disk import locked, replace_file
 from ahabench.harness.engines.loading import limit_pixels, load_front, read_config, takes_images
 from ahabench.harness.errors import UsageError
 from ahabench.harness.manifest import (
+    MANIFEST,
     EngineRecord,
     Manifest,
     ModelRecord,
@@ -31,13 +35,15 @@ from ahabench.harness.manifest import (
     PromptRecord,
     SamplingRecord,
     TaskRecord,
+    read_manifest,
     write_manifest,
 )
 from ahabench.harness.provenance import git, packages
 from ahabench.harness.report import note
 from ahabench.trainer.data import Records, load_records, read_records
-from ahabench.trainer.recipe import Recipe, dump_recipe
+from ahabench.trainer.recipe import Recipe, Start, dump_recipe
 from ahabench.trainer.task import BUILT_IN, MINI_RECORDS, TASK, built_in_records
+from ahabench.trainer.training_page import write_page
 
 FINAL = "final"
 BASE = "base"
@@ -61,30 +67,70 @@ class Front(NamedTuple):
         return getattr(self.processor, "tokenizer", self.processor)
 
 
-def train(recipe: Recipe, out: Path) -> Path:
+def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Train with GRPO and return the folder of the trained model.
 
     Args:
         recipe: the settings.
         out: the run's folder, new or empty.
+        resume: go on from the newest whole checkpoint in `out`, or from the start where there is none.
 
     Raises:
-        UsageError: the folder is not empty, or the recipe does not fit the data or the model.
+        UsageError: the folder is not empty, or holds a run of another recipe; or the recipe does not fit the data or
+            the model.
         DatasetError: a training record is not what its kind wants.
         EngineError: the model cannot be loaded.
         TrainingError: training cannot go on; a checkpoint of what was reached is saved.
     """
-    from ahabench.trainer import grpo
+    from accelerate import PartialState
 
-    _claim(out)
+    processes = PartialState()
+    begun = resume and (out / RECIPE).is_file()
+    with ExitStack() as stack:
+        if processes.is_main_process:
+            if not begun:
+                claim(out)
+            stack.enter_context(locked(out))
+        # Nothing was written yet, so every process has found the same.
+        processes.wait_for_everyone()
+        return _train(recipe, out, resume=begun)
+
+
+def _train(recipe: Recipe, out: Path, *, resume: bool) -> Path:
+    from accelerate import PartialState
+
+    from ahabench.trainer import grpo, resuming
+
+    before = read_manifest(out) if resume and (out / MANIFEST).is_file() else None
+    if before is not None and before.status == "complete":
+        note(f"{out} is complete; nothing is left to do")
+        return out / FINAL
+    if resume:
+        resuming.check_recipe(recipe, out / RECIPE)
     records = load_items(recipe)
-    replace_file(out / RECIPE, [dump_recipe(recipe).encode()])
-    front = open_model(recipe, out)
+    main = PartialState()
+    with main.main_process_first():
+        if main.is_main_process:
+            replace_file(out / RECIPE, [dump_recipe(recipe).encode()])
+        front = open_model(recipe, out)
     manifest = _manifest(recipe, front, records)
-    write_manifest(out, manifest)
+    if before is not None and before.model.weights_digest != manifest.model.weights_digest:
+        raise UsageError(f"{out} was begun with other weights of {recipe.model}; its run cannot go on")
+    checkpoint = resuming.newest(out) if resume else None
+    if main.is_main_process:
+        write_manifest(out, manifest)
+        if resume:
+            resuming.rewind_run(out, TASK.name, checkpoint)
+    main.wait_for_everyone()
     trainer = build_trainer(recipe, records, front, out)
+    if checkpoint is not None and checkpoint.step >= trainer.planned_steps:
+        if main.is_main_process:
+            resuming.copy_model(checkpoint.path, out / FINAL)
+            write_manifest(out, manifest.model_copy(update={"status": "complete"}))
+            write_page(out)
+        return out / FINAL
     try:
-        trainer.train()
+        trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
     except grpo.TrainingError as error:
         trainer._save_checkpoint(trainer.model, trial=None)
         write_manifest(out, manifest.model_copy(update={"status": "incomplete"}))
@@ -93,6 +139,8 @@ def train(recipe: Recipe, out: Path) -> Path:
     trainer.save_model(str(out / FINAL))
     trainer.save_state()
     write_manifest(out, manifest.model_copy(update={"status": "complete"}))
+    if main.is_main_process:
+        write_page(out)
     return out / FINAL
 
 
@@ -164,24 +212,36 @@ def trainer_with(
         train_dataset=grpo.prompt_dataset(records.items, recipe.system_prompt or None),
         processing_class=front.processor,
         callbacks=[*controller, grpo.LogFile(out / grpo.LOG)],
-        peft_config=_lora(recipe),
+        peft_config=lora_config(recipe),
         item_ids=[item.item.id for item in records.items],
+        data_sha256=digest([item.item for item in records.items]),
+        keep=recipe.keep_checkpoints,
     )
     if recipe.freeze_vision:
         grpo.freeze_vision(trainer.model)
+    if recipe.watch is not None:
+        from ahabench.trainer.watch import BenchmarkWatch
+
+        trainer.add_callback(BenchmarkWatch(trainer, recipe, out))
     return trainer
 
 
-def _claim(out: Path) -> None:
+def claim(out: Path) -> None:
+    """Make a run's folder.
+
+    Raises:
+        UsageError: it is there and not empty.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out} is not empty; give a new folder")
     out.mkdir(parents=True, exist_ok=True)
 
 
-def open_model(recipe: Recipe, out: Path) -> Front:
+def open_model(recipe: Start, out: Path) -> Front:
     """Return the model of a recipe as far as it is known without its weights; the built-in one is made in `out`.
 
     Raises:
+        UsageError: it is an adapter or a GGUF file.
         EngineError: it cannot be read.
     """
     model = recipe.model
@@ -189,8 +249,17 @@ def open_model(recipe: Recipe, out: Path) -> Front:
         from ahabench.trainer.reference import make_reference
 
         steps = {} if recipe.reference_steps is None else {"steps": recipe.reference_steps}
-        model = str(make_reference(out / BASE, seed=recipe.seed, progress=note, **steps))
+        if not (out / BASE).exists():
+            # It has its name once it is whole, so that a resumed run need not make it again.
+            partial = make_reference(out / f"{BASE}.partial", seed=recipe.seed, progress=note, **steps)
+            partial.rename(out / BASE)
+        model = str(out / BASE)
     checkpoint = replace(find_checkpoint(model), name=recipe.model)
+    if checkpoint.kind is not Kind.MODEL:
+        raise UsageError(
+            f"{recipe.model} is no whole checkpoint ({checkpoint.kind}), and training starts from one; merge an "
+            "adapter into its base with peft's merge_and_unload, save model and processor, and give that folder"
+        )
     config = read_config(checkpoint, trust_remote_code=recipe.trust_remote_code)
     images = takes_images(config)
     processor = load_front(checkpoint, images=images, trust_remote_code=recipe.trust_remote_code)
@@ -211,7 +280,8 @@ def _ends(front: Front) -> frozenset[int]:
     return frozenset(ids)
 
 
-def _lora(recipe: Recipe) -> Any:
+def lora_config(recipe: Start) -> Any:
+    """Return PEFT's settings for a recipe, `None` for full training."""
     if recipe.lora is None:
         return None
     from peft import LoraConfig

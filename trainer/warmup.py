@@ -1,7 +1,7 @@
 """Supervised training of the reference model: a direct loop, because a minute is all that it gets.
 
-It computes what `Qwen2_5_VLForConditionalGeneration` computes; only that lessons are tokenized and their rotary positions
-found once, before the first step.
+It computes what `Qwen2_5_VLForConditionalGeneration` computes, but tokenizes the lessons and finds their rotary
+positions once, before the first step.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,0 +1,245 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from ahabench.harness.errors import UsageError
+from ahabench.trainer import commands
+from ahabench.trainer.data import Kind
+from ahabench.trainer.plan import ACCELERATE, Machine, TrainPlan, plan
+from ahabench.trainer.recipe import load_recipe, shipped
+from ahabench.trainer.sft_recipe import SftRecipe
+from ahabench.trainer.sizes import KNOWN, Load, memory_gb, shape_of
+
+EIGHT = Machine(gpus=8, gpu_gb=80.0)
+CPU = Machine(gpus=0, gpu_gb=80.0)
+# The sizes of the sources in the paper's table 1, by reward.
+SIZES = {"digit": 2_000, "mcq": 6_499 + 1_000, "math": 6_696, "iou": 2_000 + 2_000, "open_ended": 1_000 + 1_000 + 3_000}
+GOLDS = {"digit": "3", "mcq": "A", "math": "x", "iou": "[0.1, 0.2, 0.7, 0.5]", "open_ended": "a dog"}
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many records of each kind as the released file has, without pictures."""
+    path = tmp_path_factory.mktemp("released") / "VLAA-Thinking-GRPO-25K.json"
+    rows = [
+        {"id": f"{kind}-{n}", "question": "What?", "gt": GOLDS[kind], "verifier_type": kind}
+        for kind, size in SIZES.items()
+        for n in range(size)
+    ]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def planned(name: str, *overrides: str, machine: Machine = EIGHT) -> TrainPlan:
+    """Return a plan by the published sizes, without the problem that the file is not here."""
+    found = plan(name, list(overrides), machine)
+    assert "VLAA-Thinking-GRPO-25K.json do not exist" in found.problems[0]
+    return replace(found, problems=found.problems[1:])
+
+
+def test_the_papers_records_make_392_steps(released: Path) -> None:
+    found = plan("vlaa-qwen2.5-vl-3b", [f"data={released}"], EIGHT)
+    assert (found.data, found.kinds) == ("found", dict(sorted(SIZES.items())))
+    # 25,195 / 512 = 49.2; 2,048 completions / 256 = 8; 49 x 8.
+    assert (found.items, found.rollouts, found.steps_per_rollout, found.steps) == (25_195, 49, 8, 392)
+    # 3 % of 392 is 11.76; 256 completions are 8 processes x 4 x 8; 25,195 - 49 x 512 = 107.
+    assert (found.warmup_steps, found.accumulation) == (12, 8)
+    assert found.problems == ()
+    assert "107 items of each episode are never drawn" in found.warnings[0]
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name != "tiny-cpu"])
+def test_every_recipe_of_the_paper_works_on_eight_gpus(name: str) -> None:
+    found = planned(name)
+    assert found.problems == ()
+    assert found.total_gb is not None
+    assert found.total_gb < 80
+    assert found.steps == found.rollouts * 8
+
+
+@pytest.mark.parametrize("name", [name for name in shipped(SftRecipe) if name != "sft-tiny-cpu"])
+def test_every_sft_recipe_of_the_paper_is_planned(name: str) -> None:
+    found = plan(name, [], EIGHT)
+    # 126,413 / 128 = 987.6 and 25,000 / 128 = 195.3; the last batch is a small one.
+    assert found.steps == (988 if "126k" in name else 196)
+    assert found.data == "declared"
+    assert len(found.problems) == 1
+    assert "do not exist; get the file" in found.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out", "rollouts"),
+    [
+        ("table5-rules", {"open_ended"}, 39),  # 20,195 / 512 = 39.4
+        ("table5-no-digit", {"open_ended", "digit"}, 35),  # 18,195 / 512 = 35.5
+        ("table5-no-math", {"open_ended", "math"}, 26),  # 13,499 / 512 = 26.4
+        ("table5-no-mcq", {"open_ended", "mcq"}, 24),  # 12,696 / 512 = 24.8
+        ("table5-no-iou", {"open_ended", "iou"}, 31),  # 16,195 / 512 = 31.6
+        ("table5-mixed", set(), 49),
+    ],
+)
+def test_an_ablation_leaves_out_its_reward(name: str, left_out: set[str], rollouts: int) -> None:
+    assert set(load_recipe(name).kinds) == set(Kind) - left_out
+    assert planned(name).rollouts == rollouts
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest", "warmup", "kl"),
+    [
+        ("table6-basic", 0.0, 0.0, None),
+        ("table6-lr1", 8e-7, 0.1, None),
+        ("table6-lr2", 5e-7, 0.03, None),
+        ("table6-lr2-kl1", 5e-7, 0.03, (1e-2, 5e-3)),
+        ("table6-lr2-kl2", 5e-7, 0.03, (1e-3, 5e-4)),
+    ],
+)
+def test_table_6_has_the_papers_rates_and_kl(
+    name: str, lowest: float, warmup: float, kl: tuple[float, float] | None
+) -> None:
+    recipe = load_recipe(name)
+    assert (recipe.min_learning_rate, recipe.warmup) == (lowest, warmup)
+    assert (None if recipe.kl is None else (recipe.kl.init, recipe.kl.target)) == kl
+
+
+def test_the_chosen_settings_are_the_base_recipe() -> None:
+    assert load_recipe("table6-lr2-kl2") == load_recipe("vlaa-qwen2.5-vl-3b") == load_recipe("table5-mixed")
+
+
+def test_missing_data_are_a_problem_and_the_published_sizes_stand_in() -> None:
+    found = plan("vlaa-qwen2.5-vl-3b", [], EIGHT)
+    assert found.kinds == dict(sorted(SIZES.items()))
+    assert found.data == "declared"
+    assert found.steps == 392
+    assert "VLAA-Thinking-GRPO-25K.json do not exist" in found.problems[0]
+
+
+def test_a_missing_image_is_a_problem(tmp_path: Path) -> None:
+    row = {"id": "1", "image": "gone.png", "question": "?", "gt": "3", "verifier_type": "digit"}
+    (tmp_path / "data.json").write_text(json.dumps([row]))
+    settings = [f"data={tmp_path / 'data.json'}", "skip_bad_records=false"]
+    (problem,) = plan("vlaa-qwen2.5-vl-3b", settings, EIGHT).problems
+    assert "gone.png is missing" in problem
+
+
+def test_batches_that_do_not_divide_are_refused() -> None:
+    found = planned("vlaa-qwen2.5-vl-3b", machine=Machine(gpus=3, gpu_gb=80.0))
+    assert any("wanted a multiple of micro_batch x processes = 4 x 3" in problem for problem in found.problems)
+
+
+def test_too_little_memory_is_refused() -> None:
+    (problem,) = planned("vlaa-qwen2.5-vl-7b", machine=Machine(gpus=8, gpu_gb=24.0)).problems
+    assert "GB per GPU are needed and 24 are there" in problem
+
+
+def test_vllm_without_a_gpu_is_refused() -> None:
+    assert any("want a GPU" in problem for problem in planned("qwen2-vl-2b", machine=CPU).problems)
+
+
+def test_a_checkpoint_within_a_rollout_is_warned_of() -> None:
+    assert any("no multiple of the 8 steps" in text for text in planned("qwen2-vl-2b", "save_steps=50").warnings)
+
+
+def test_the_tiny_recipe_works_on_a_cpu() -> None:
+    found = plan("tiny-cpu", [], CPU)
+    assert found.problems == ()
+    assert found.memory_gb is None
+    assert found.command == "ahabench train grpo tiny-cpu --out DIR"
+
+
+def test_the_least_sharding_that_fits_is_taken() -> None:
+    taken = [planned(name).sharding for name in ("vlaa-qwen2.5-vl-3b", "vlaa-qwen2.5-vl-7b")]
+    assert taken == ["zero2", "zero3"]
+    assert planned("qwen2-vl-2b", machine=Machine(gpus=8, gpu_gb=141.0)).sharding == "ddp"
+
+
+def test_the_memory_is_that_of_the_formula() -> None:
+    shape = KNOWN["Qwen/Qwen2.5-VL-3B-Instruct"]
+    load = Load(
+        micro_batch=4,
+        completion_tokens=1024,
+        image_px=1_003_520,
+        trained=shape.parameters - shape.vision,
+        reference=True,
+        checkpointing=True,
+        vllm=True,
+    )
+    terms = memory_gb(shape, load, gpus=8, sharding="zero2", gpu_gb=80.0)
+    assert load.tokens == 512 + 1280 + 1024
+    # 2 x 3.7546; 2 x (3.7546 - 0.6687) / 8; 12 x 3.0859 / 8; 4 x 2,816 x 2,048 x 36 x 2 and x 34;
+    # 12 x 4 x 1,024 x 151,936.
+    wanted = [7.509, 0.7715, 4.629, 7.509, 1.661, 0.784, 7.468, 24.0, 2.0]
+    assert list(terms.values()) == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_known_sizes_are_those_of_the_architecture(name: str) -> None:
+    import torch
+    import transformers
+
+    library: Any = transformers
+    shape = KNOWN[name]
+    new = "2.5" in name
+    # heads, key-value heads and the inner width, from the models' config.json.
+    heads, kv, inner = {1536: (12, 2, 8960), 2048: (16, 2, 11008), 3584: (28, 4, 18944)}[shape.width]
+    text = {
+        "hidden_size": shape.width,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv,
+        "intermediate_size": inner,
+        "vocab_size": shape.vocabulary,
+    }
+    tied = shape.width < 3584
+    own = {"hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": shape.width} if new else {}
+    vision = own or {"embed_dim": 1280, "mlp_ratio": 4, "hidden_size": shape.width}
+    family = "Qwen2_5_VL" if new else "Qwen2VL"
+    config = getattr(library, f"{family}Config")(
+        text_config=text | {"tie_word_embeddings": tied},
+        vision_config=vision | {"depth": 32, "num_heads": 16},
+        tie_word_embeddings=tied,
+    )
+    with torch.device("meta"):
+        model = getattr(library, f"{family}ForConditionalGeneration")(config)
+    assert sum(weight.numel() for weight in model.parameters()) == shape.parameters
+    towers = [weight.numel() for name, weight in model.named_parameters() if "visual." in name]
+    assert sum(towers) == shape.vision
+
+
+def test_the_size_of_a_folder_is_read_from_its_configuration(untrained: Path) -> None:
+    from safetensors.torch import load_file
+
+    shape = shape_of(str(untrained))
+    assert shape is not None
+    assert shape.parameters == sum(weight.numel() for weight in load_file(untrained / "model.safetensors").values())
+    assert 0 < shape.vision < shape.parameters
+
+
+def test_the_base_model_is_as_large_as_the_instructed_one() -> None:
+    assert shape_of("Qwen/Qwen2-VL-7B") == KNOWN["Qwen/Qwen2-VL-7B-Instruct"]
+    assert shape_of("somebody/model") is None
+
+
+@pytest.mark.parametrize("path", sorted(ACCELERATE.glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_its_files(path: Path) -> None:
+    from accelerate.commands.config.config_args import ClusterConfig
+
+    config = ClusterConfig.from_yaml_file(yaml_file=str(path))
+    assert (config.num_processes, config.mixed_precision, config.use_cpu) == (8, "bf16", False)
+    stage = yaml.safe_load(path.read_text()).get("deepspeed_config", {}).get("zero_stage")
+    assert stage == {"ddp": None, "zero2": 2, "zero3": 3}[path.stem]
+
+
+def test_the_command_prints_the_plan_and_refuses_what_cannot_work(released: Path) -> None:
+    asked = ["plan", "vlaa-qwen2.5-vl-3b", f"data={released}"]
+    done = CliRunner().invoke(commands.train, asked)
+    assert done.exit_code == 0
+    assert "steps        392, 8 from each rollout, 12 of them to warm up" in done.stdout
+    assert "accelerate launch" in done.stdout
+    refused = CliRunner().invoke(commands.train, [*asked, "--gpus", "3", "--json"])
+    assert isinstance(refused.exception, UsageError)
+    assert json.loads(refused.stdout)["problems"]
