@@ -71,7 +71,7 @@ def _task(task: TaskComparison, data: Path | None, *, images: bool) -> dict[str,
     items = _items(task, {flip.item_id for flip in shown}, data) if images and shown else {}
     return {
         "task": task,
-        "label": SIX.get(task.task, task.task),
+        "label": SIX.get(task.task, task.task).split(" ")[0],
         "flips": [_flip(flip, items.get(flip.item_id)) for flip in shown],
         "counts": {kind: len(_of_kind(task.flips, kind)) for kind in ("broken", "fixed")},
         "left_out": len(task.flips) - len(shown),

@@ -177,7 +177,7 @@ def formula(labels: Sequence[str]) -> str:
 def _table(number: int, group: Comparable, guests: Sequence[Reported], data: Path | None) -> Table:
     tasks = [*SIX, *sorted(group.tasks.keys() - SIX.keys())]
     columns = [_column(task, group.tasks.get(task)) for task in tasks]
-    mean = Column(key=MEAN, label="Mean", protocol=formula(list(SIX.values())))
+    mean = Column(key=MEAN, label="Mean", protocol=formula([one.label for one in columns if one.key in SIX]))
     chips = _chips(group.runs)
     rows = [_row(run, tasks, chips[run.slug]) for run in group.runs]
     rows = _marked(rows, group, data)
@@ -358,9 +358,10 @@ def _with_marks(row: Row, marks: Mapping[tuple[str, str], Mark]) -> Row:
 def _ordered(rows: Sequence[Row]) -> tuple[Row, ...]:
     order = [*(f"≤{end}B" for end in SIZES), f">{SIZES[-1]}B", "size not known"]
 
-    def place(row: Row) -> tuple[int, bool, bool, float, str]:
-        mean = row.cells[MEAN].value
-        return order.index(row.group), row.reported, mean is None, -(mean or 0.0), row.name
+    def place(row: Row) -> tuple[int, bool, list[float], str]:
+        # Without a mean by the first benchmark, and so on; what is missing stands last.
+        values = [row.cells[column].value for column in (MEAN, *SIX) if column in row.cells]
+        return order.index(row.group), row.reported, [1.0 if value is None else -value for value in values], row.name
 
     return tuple(sorted(rows, key=place))
 

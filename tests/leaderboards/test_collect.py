@@ -1,0 +1,116 @@
+"""Which runs are read, and which stand in one table."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ahabench.harness.errors import UsageError
+from ahabench.leaderboards.collect import collect, comparable
+from ahabench.leaderboards.runs import size_of
+
+MakeRun = Callable[..., Path]
+Edit = Callable[[Path, Callable[[Any], None]], None]
+
+
+def tables(*runs: Path) -> list[list[str]]:
+    return [[run.slug for run in group.runs] for group in comparable(collect(runs))]
+
+
+def test_runs_of_one_protocol_share_a_table(make_run: MakeRun) -> None:
+    assert tables(make_run("a", bool), make_run("b", bool)) == [["a", "b"]]
+
+
+def test_a_folder_of_runs_stands_for_its_runs(make_run: MakeRun) -> None:
+    make_run("b", bool)
+    folder = make_run("a", bool).parent
+    assert [run.slug for run in collect([folder])] == ["a", "b"]
+
+
+def test_another_prompt_style_is_another_table(make_run: MakeRun) -> None:
+    assert tables(make_run("a", bool), make_run("b", bool, style="official")) == [["a"], ["b"]]
+
+
+def test_another_version_of_the_prompt_is_another_table(make_run: MakeRun) -> None:
+    assert tables(make_run("a", bool), make_run("b", bool, style_version=2)) == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("key", ["scorer", "prompt"])
+def test_another_version_in_the_metrics_is_another_table(make_run: MakeRun, edit: Edit, key: str) -> None:
+    first, second = make_run("a", bool), make_run("b", bool)
+    edit(second / "mathvista" / "metrics.json", lambda metrics: metrics.update({key: f"{metrics[key]}1"}))
+    assert tables(first, second) == [["a"], ["b"]]
+
+
+def test_other_items_are_another_table(make_run: MakeRun, edit: Edit) -> None:
+    first, second = make_run("a", bool), make_run("b", bool)
+    edit(second / "run.json", lambda run: run["tasks"]["mathvista"].update(data_digest="f" * 64))
+    assert tables(first, second) == [["a"], ["b"]]
+
+
+def test_runs_on_different_benchmarks_may_share_a_table(make_run: MakeRun) -> None:
+    assert tables(make_run("a", bool), make_run("b", bool, tasks=("logicvista",))) == [["a", "b"]]
+
+
+def test_a_run_that_is_named_twice_is_refused(make_run: MakeRun) -> None:
+    run = make_run("a", bool)
+    with pytest.raises(UsageError, match="named twice"):
+        collect([run, run.parent])
+
+
+def test_a_shard_is_refused(make_run: MakeRun, edit: Edit) -> None:
+    run = make_run("a", bool)
+    edit(run / "run.json", lambda manifest: manifest.update(shard={"index": 1, "count": 2}))
+    with pytest.raises(UsageError, match="ahabench merge"):
+        collect([run])
+
+
+def test_a_benchmark_whose_name_leaves_the_folder_is_refused(make_run: MakeRun, edit: Edit) -> None:
+    run = make_run("a", bool)
+    edit(run / "run.json", lambda manifest: manifest["tasks"].update({"../../x": manifest["tasks"]["mathvista"]}))
+    with pytest.raises(UsageError, match="benchmark named"):
+        collect([run])
+
+
+def test_a_place_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"run\.json"):
+        collect([tmp_path])
+
+
+def test_a_number_that_is_not_finite_is_refused(make_run: MakeRun) -> None:
+    run = make_run("a", bool)
+    path = run / "mathvista" / "metrics.json"
+    path.write_text(path.read_text().replace('"value": 0.99', '"value": NaN, "x": 0.99', 1))
+    with pytest.raises(UsageError, match="damaged"):
+        collect([run])
+
+
+def test_the_folders_of_the_machine_are_not_told(make_run: MakeRun) -> None:
+    run = make_run("a", bool, model="/home/somebody/secret/Model-3B")
+    assert [one.name for one in collect([run])] == ["Model-3B"]
+
+
+def test_the_same_name_is_told_apart_by_the_folder(make_run: MakeRun) -> None:
+    runs = [make_run(name, bool, model="org/m") for name in ("a", "b")]
+    assert [one.name for one in collect(runs)] == ["org/m (a)", "org/m (b)"]
+
+
+def test_folders_of_one_name_get_different_pages(make_run: MakeRun, tmp_path: Path) -> None:
+    first = make_run("A b", bool)
+    second = first.rename(tmp_path / "A b")
+    assert [run.slug for run in collect([second, make_run("A b", bool)])] == ["a-b", "a-b-2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("Qwen2.5-VL-3B", 3.0),
+        ("org/SmolLM2-135M-Instruct.Q4_1.gguf", 0.135),
+        ("InternVL2_5-1.5b", 1.5),
+        ("Qwen2.5-VL", None),
+        ("GPT-4Big", None),
+    ],
+)
+def test_a_size_is_read_out_of_a_name(name: str, size: float | None) -> None:
+    assert size_of(name) == size

@@ -1,0 +1,290 @@
+"""The site in a real browser: it opens from a disk, works without scripts, and shows hostile text as text."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ahabench.leaderboards.build import build_site
+from ahabench.leaderboards.table import SIX
+
+MakeRun = Callable[..., Path]
+
+HOSTILE = (
+    "<script>window.hit=1</script>",
+    "<img src=x onerror=window.hit=1>",
+    '"><svg onload=window.hit=1>',
+    "' onmouseover='window.hit=1",
+    "</style></title><script>window.hit=1</script>",
+    "{{7*7}}{% raw %}",
+    "javascript:window.hit=1",
+    "</script><script>window.hit=1</script>",
+    "<!--benchmarks-->",
+    "‮gnp.exe",
+    "a\u0000b\u001b[31m",
+)
+
+
+def card(run: Path, **values: str | float) -> Path:
+    lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+    (run / "model.toml").write_text("\n".join(lines).replace("\\u0000", "").replace("\\u001b", ""))
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(make_lasting_run: MakeRun) -> Path:
+    """Three models of two sizes, one with a hole."""
+    six = tuple(SIX)
+    card(make_lasting_run("alpha-1B", lambda n: n % 2 > 0, tasks=six), base="Zed", date="2026-01", parameters_b=1.0)
+    card(make_lasting_run("beta-2B", lambda n: n % 3 > 0, tasks=six), base="Ypsilon", date="2026-02", parameters_b=2.0)
+    last = make_lasting_run("gamma-7B", lambda n: n % 4 > 0, tasks=six[:2])
+    return card(last, base="Zed", parameters_b=7.0).parent
+
+
+@pytest.fixture(scope="module")
+def site(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The board of those, and the published tables."""
+    folder = tmp_path_factory.mktemp("site")
+    build_site([runs], folder, published=True)
+    return folder
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page that fails the test for an error on its console, or a request that leaves the disk."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    opened = context.new_page()
+    said: list[str] = []
+    opened.on("console", lambda message: said.append(message.text) if message.type in {"error", "warning"} else None)
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on(
+        "request", lambda request: said.append(request.url) if not request.url.startswith(("file:", "data:")) else None
+    )
+    yield opened
+    context.close()
+    assert said == []
+
+
+def names(page: Any, table: str = "table-1") -> list[str]:
+    script = (
+        f"Array.from(document.querySelectorAll('#{table} tr[data-row]:not([hidden]) th.name')).map(e => e.dataset.v)"
+    )
+    return [name.removeprefix("org/") for name in page.evaluate(script)]
+
+
+def open_board(page: Any, site: Path) -> None:
+    page.goto((site / "index.html").as_uri())
+
+
+def digest(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_five_files_are_written(site: Path) -> None:
+    wanted = ["index.html", "leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex"]
+    assert [name for name in wanted if not (site / name).stat().st_size] == []
+
+
+def test_the_same_runs_give_the_same_bytes(site: Path, runs: Path, tmp_path: Path) -> None:
+    build_site([runs], tmp_path / "again", published=True)
+    assert digest(site) == digest(tmp_path / "again")
+
+
+def test_a_row_reads_without_scripts(site: Path, browser: Any) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto((site / "index.html").as_uri())
+    row = opened.locator("#table-1 tr[data-row]").first
+    assert row.is_visible()
+    assert "org/beta-2B" in row.inner_text()
+    context.close()
+
+
+def test_a_press_on_a_header_sorts_and_says_so(page: Any, site: Path) -> None:
+    open_board(page, site)
+    assert names(page) == ["beta-2B", "alpha-1B", "gamma-7B"]
+    page.select_option("select[name=group]", "none")
+    header = page.locator("#table-1 th[data-key=mathvista]")
+    header.locator("button").click()
+    # 3/4, 2/3 and 1/2 of the items are right.
+    assert (names(page), header.get_attribute("aria-sort")) == (["gamma-7B", "beta-2B", "alpha-1B"], "descending")
+    header.locator("button").click()
+    assert (names(page), header.get_attribute("aria-sort")) == (["alpha-1B", "beta-2B", "gamma-7B"], "ascending")
+
+
+def test_a_missing_value_sorts_last_both_ways(page: Any, site: Path) -> None:
+    open_board(page, site)
+    page.select_option("select[name=group]", "none")
+    press = page.locator("#table-1 th[data-key=logicvista] button")
+    for _ in range(2):
+        press.click()
+        assert names(page)[-1] == "gamma-7B"
+
+
+def test_the_keyboard_sorts(page: Any, site: Path) -> None:
+    open_board(page, site)
+    page.locator("#table-1 th[data-key=name] button").focus()
+    page.keyboard.press("Enter")
+    assert names(page) == ["alpha-1B", "beta-2B", "gamma-7B"]
+
+
+def test_the_first_stop_of_the_keyboard_skips_to_the_content(page: Any, site: Path) -> None:
+    open_board(page, site)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+
+
+def test_words_filter_rows_by_model_and_base(page: Any, site: Path) -> None:
+    open_board(page, site)
+    page.fill("input[name=q]", "zed")
+    assert names(page) == ["alpha-1B", "gamma-7B"]
+    assert page.locator("[data-count]").inner_text().startswith("2 of ")
+
+
+def test_reported_rows_can_be_hidden(page: Any, site: Path) -> None:
+    open_board(page, site)
+    page.uncheck("input[name=reported]")
+    assert page.locator("tr.reported:visible").count() == 0
+    assert page.locator("#table-1 tr[data-row]:visible").count() == 3
+
+
+def test_rows_group_by_base(page: Any, site: Path) -> None:
+    open_board(page, site)
+    page.select_option("select[name=group]", "base")
+    groups = page.locator("#table-1 tr.group th").all_inner_texts()
+    assert [group.split()[0] for group in groups] == ["Ypsilon", "Zed"]
+
+
+def test_a_column_can_be_hidden(page: Any, site: Path) -> None:
+    open_board(page, site)
+    page.click(".menu summary")
+    page.uncheck("input[name=column][value=wemath]")
+    assert page.locator("#table-1 th[data-key=wemath]").is_hidden()
+    head = page.locator("#table-1 thead th:visible").count()
+    assert page.locator("#table-1 tr[data-row]").first.locator("th:visible, td:visible").count() == head
+
+
+def test_an_address_brings_the_view_back(page: Any, site: Path) -> None:
+    open_board(page, site)
+    page.fill("input[name=q]", "zed")
+    page.locator("#table-1 th[data-key=name] button").click()
+    address = page.evaluate("location.href")
+    page.goto("about:blank")
+    page.goto(address)
+    assert page.input_value("input[name=q]") == "zed"
+    assert page.locator("#table-1 th[data-key=name]").get_attribute("aria-sort") == "ascending"
+
+
+def test_one_plot_at_a_time_is_shown(page: Any, site: Path) -> None:
+    open_board(page, site)
+    box = page.locator("[data-plots]").first
+    box.locator("select").select_option("mathvista")
+    assert box.locator("figure:visible figcaption").all_inner_texts() == ["MathVista"]
+
+
+def test_every_link_of_every_page_leads_somewhere(site: Path) -> None:
+    for file in site.rglob("*.html"):
+        for target in re.findall(r'href="([^"#]+)"', file.read_text()):
+            if not target.startswith(("https:", "data:")):
+                assert (file.parent / target).exists(), (file.name, target)
+
+
+def test_a_benchmark_has_its_breakdowns(page: Any, site: Path) -> None:
+    open_board(page, site)
+    page.click("nav >> text=DynaMath")
+    titles = page.locator("h3").all_inner_texts()
+    assert {"All metrics", "By subject: average over variants", "By level: worst case: all variants right"} <= set(
+        titles
+    )
+
+
+def test_wemath_has_its_four_outcomes(page: Any, site: Path) -> None:
+    page.goto((site / "benchmarks" / "wemath.html").as_uri())
+    heads = " ".join(page.locator("thead th").all_inner_texts())
+    assert [name for name in ("IK,", "IG,", "CM,", "RM,") if name not in heads] == []
+
+
+def test_a_run_of_training_has_curves(make_run: MakeRun, tmp_path: Path, page: Any) -> None:
+    run = make_run("a", bool)
+    (run / "log.jsonl").write_text('{"step": 0, "reward": 0.1}\n{"step": 5, "reward": 0.4, "loss": 1}\n')
+    build_site([run], tmp_path / "site")
+    page.goto((tmp_path / "site" / "runs" / "a.html").as_uri())
+    assert page.locator("figure svg").get_attribute("aria-label") == "reward: 0.1 at step 0, 0.4 at step 5"
+
+
+@pytest.mark.parametrize("name", ["index.html", "benchmarks/mathvision.html", "runs/alpha-1b.html", "about.html"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(site: Path, browser: Any, name: str, scheme: str) -> None:
+    axe = pytest.importorskip("axe_core_python.sync_playwright", reason="axe-core-python is not installed")
+    context = browser.new_context(color_scheme=scheme, bypass_csp=True)
+    opened = context.new_page()
+    opened.goto((site / name).as_uri())
+    found = axe.Axe().run(opened)
+    serious = [
+        (one["id"], one["nodes"][0]["html"][:120])
+        for one in found["violations"]
+        if one["impact"] in {"serious", "critical"}
+    ]
+    context.close()
+    assert serious == []
+    assert len(found["passes"]) > 10
+
+
+@pytest.mark.parametrize("name", ["index.html", "benchmarks/mathvision.html", "runs/alpha-1b.html", "about.html"])
+def test_a_phone_scrolls_tables_and_not_the_page(site: Path, browser: Any, name: str) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    opened = context.new_page()
+    opened.goto((site / name).as_uri())
+    width = opened.evaluate("document.documentElement.scrollWidth")
+    context.close()
+    assert width == 390
+
+
+def test_the_switch_of_colours_is_remembered(page: Any, site: Path) -> None:
+    open_board(page, site)
+    page.click("[data-theme-switch]")
+    page.goto((site / "about.html").as_uri())
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+@pytest.mark.slow
+def test_hostile_text_is_only_ever_text(make_run: MakeRun, tmp_path: Path, page: Any) -> None:
+    for number, text in enumerate(HOSTILE):
+        run = make_run(f"r{number}", lambda n, at=number: n < 10 * at)
+        plain = text.replace("\u0000", "").replace("\u001b", "")
+        card(run, name=plain, base=plain, note=plain, licence=plain)
+        manifest = (run / "run.json").read_text()
+        (run / "run.json").write_text(manifest.replace('"system_prompt": ""', f'"system_prompt": {quoted(text)}'))
+    build_site([tmp_path / "runs"], tmp_path / "site")
+    files = sorted((tmp_path / "site").rglob("*.html"))
+    assert len(files) > len(HOSTILE)
+    for file in files:
+        page.goto(file.as_uri())
+        assert page.evaluate("window.hit") is None
+        assert page.evaluate("document.scripts.length") == 1
+        assert page.locator("main img, main svg[onload], main script").count() == 0
+        assert page.evaluate("Array.from(document.querySelectorAll('[onmouseover],[onerror],[onload]')).length") == 0
+        assert "49" not in page.locator("h1").inner_text()
+    page.goto((tmp_path / "site" / "index.html").as_uri())
+    shown = page.locator("#table-1").inner_text()
+    assert [text for text in HOSTILE[:9] if text not in shown] == []
+    # What would turn the reading direction is shown as its code.
+    assert "\\u202egnp.exe" in shown
+
+
+def test_the_policy_lets_nothing_in(site: Path) -> None:
+    for file in site.rglob("*.html"):
+        text = file.read_text()
+        assert "default-src 'none'; style-src 'sha256-" in text
+        assert "unsafe" not in text.split("<title>")[0]
+        assert " style=" not in text
+
+
+def quoted(text: str) -> str:
+    return json.dumps(text)
