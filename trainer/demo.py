@@ -183,8 +183,12 @@ def _make_base(out: Path, recipe: Recipe) -> None:
 
 
 def _train(out: Path, recipe: Recipe) -> None:
+    import torch
+
     from ahabench.trainer.run import FINAL, train
 
+    # So small a model gains nothing by a second thread, and on a busy machine threads wait for each other.
+    torch.set_num_threads(1)
     ours = recipe.model_copy(update={"model": str(out / _BASE), "reference_steps": None})
     _whole(out / _TRAINING, lambda folder: train(ours, folder))
     _whole(out / _GRPO, lambda folder: shutil.copytree(out / _TRAINING / FINAL, folder))

@@ -81,9 +81,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in times} for row in found]
 
 
-def test_a_killed_run_goes_on_from_the_last_whole_checkpoint(
-    killed: Path, straight: Path, settings: list[str]
-) -> None:
+def test_a_killed_run_goes_on_from_the_last_whole_checkpoint(killed: Path, straight: Path, settings: list[str]) -> None:
     assert (killed / ".saving" / "checkpoint-3" / "model.safetensors").is_file()
     assert [path.name for path in whole_checkpoints(killed)] == ["checkpoint-1", "checkpoint-2"]
     # Step 3 was logged and would be logged again.
@@ -122,17 +120,18 @@ def test_another_recipe_is_refused(straight: Path, settings: list[str]) -> None:
 
 def test_without_a_checkpoint_it_begins_from_the_start(settings: list[str], straight: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    short = [*settings, "max_steps=2", "save_steps=2"]
+    short = [*settings, "max_steps=4", "save_steps=4"]
     run.train(load_recipe("tiny-cpu", short), out)
     from ahabench.harness.manifest import write_manifest
 
     write_manifest(out, read_manifest(out).model_copy(update={"status": "running"}))
-    (out / "checkpoint-2" / "resume.json").unlink()
+    (out / "checkpoint-4" / "resume.json").unlink()
     before = rows(out / "log.jsonl")
     run.train(load_recipe("tiny-cpu", short), out, resume=True)
     assert rows(out / "log.jsonl") == before
-    assert len(rows(out / "rollouts" / "responses.jsonl")) == 32
-    assert read_mark(out / "checkpoint-2") is not None
+    # Two rollouts of 8 x 4.
+    assert len(rows(out / "rollouts" / "responses.jsonl")) == 64
+    assert read_mark(out / "checkpoint-4") is not None
 
 
 def test_a_run_that_only_lacks_its_final_model_gets_it(settings: list[str], straight: Path) -> None:
