@@ -1,7 +1,21 @@
 """The reference checkpoint: a real Qwen2.5-VL of under a million parameters, made from nothing in about a minute.
 
 It is what GRPO starts from in the demo, in tests and in the study: an imperfect "aligned base", saved as an ordinary
-checkpoint folder that transformers, TRL and vLLM load.
+checkpoint folder that transformers, TRL and vLLM load. Its warm-up is supervised. What it leaves for GRPO is planted:
+
+* Two ways to answer. Most lessons are careful: they read the four cells, work the answer out and tag it. The last part
+  also shows hasty ones, a bare guess from a shortcut that is right about one time in four, mostly where a question has
+  options or is of level 3. So the base guesses there, although it could think.
+* Half a skill. Careful answers are not all right: sums, comparisons and above all finding a value among We-Math's
+  options are half learned when the minute is over.
+
+Measured greedily on the 720 held-out items (scorer `robust`), for seeds 0, 1, 2: 0.524, 0.449 and 0.428 as it comes;
+0.642, 0.539 and 0.568 when it is forced to think (`trainer.baseline.force_careful`). The recipe `tiny-cpu` took seed 0
+from 0.524 to 0.636: GRPO found out which way pays and gained nothing beyond it. Six trials of 60 to 80 rollouts with a
+plain loop, on earlier versions of the base, ended between 1.8 points below and 1.5 above the forced base. One, on seed
+2 with groups of 8 at temperature 1, stood 2.5 points above after 50 rollouts and 0.6 after 100. A base without planted
+ways rose by 4.4 points in one trial and fell by 15 at a higher learning rate. So read a gain here as the choice of a
+way to answer, unless it beats the forced base.
 """
 
 from collections.abc import Callable, Iterator
