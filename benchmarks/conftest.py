@@ -67,11 +67,51 @@ def record_engine(pytestconfig: pytest.Config) -> Callable[[str, dict[str, Any]]
     return keep
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """What something took, and what a reference took that was measured beside it: seconds per call."""
+
+    reference: str
+    ours_s: float
+    reference_s: float
+    limit: float | None
+    """The ratio that may not be passed; `None` where the test asserts something else."""
+
+    @property
+    def value(self) -> float:
+        return self.ours_s / self.reference_s
+
+
+RATIOS = pytest.StashKey[dict[str, Ratio]]()
+
+
+@pytest.fixture
+def record_ratio(pytestconfig: pytest.Config) -> Callable[..., Ratio]:
+    """Keeps a `Ratio`, given by its fields, for the table at the end of the session, and returns it."""
+    ratios = pytestconfig.stash.setdefault(RATIOS, {})
+
+    def keep(name: str, **fields: Any) -> Ratio:
+        ratios[name] = Ratio(**fields)
+        return ratios[name]
+
+    return keep
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if ratios := config.stash.get(RATIOS, {}):
+        _print_ratios(terminalreporter, ratios)
     if rates := config.stash.get(RATES, {}):
         _print_scorers(terminalreporter, rates)
     if engines := config.stash.get(ENGINE_RATES, {}):
         _print_engines(terminalreporter, engines)
+
+
+def _print_ratios(out: pytest.TerminalReporter, ratios: dict[str, Ratio]) -> None:
+    out.section("as multiples of a reference in the same run")
+    out.line(f"{'':26}{'seconds':>10}{'reference':>11}{'ratio':>8}{'limit':>7}  reference")
+    for name, row in ratios.items():
+        limit = "-" if row.limit is None else f"{row.limit:g}"
+        out.line(f"{name:26}{row.ours_s:>10.2g}{row.reference_s:>11.2g}{row.value:>8.2f}{limit:>7}  {row.reference}")
 
 
 def _print_engines(out: pytest.TerminalReporter, rates: dict[str, dict[str, Any]]) -> None:
