@@ -87,7 +87,8 @@ def test_five_megabytes_a_second_and_core(benchmark: BenchmarkFixture, make):
     found = benchmark.pedantic(rate, (text,), rounds=1)
     benchmark.extra_info["mb_per_cpu_s"] = round(found / 1e6, 2)
     print(f"\n{make.__name__}: {found / 1e6:.1f} MB per second and core")
-    assert found >= TARGET
+    if benchmark.enabled:  # a run that times nothing asserts nothing about time
+        assert found >= TARGET
 
 
 def test_a_text_made_to_be_slow_stays_linear(benchmark: BenchmarkFixture):
@@ -95,4 +96,5 @@ def test_a_text_made_to_be_slow_stays_linear(benchmark: BenchmarkFixture):
     half, whole = rate(text[: len(text) // 2]), benchmark.pedantic(rate, (text,), rounds=1)
     benchmark.extra_info["mb_per_cpu_s"] = round(whole / 1e6, 2)
     print(f"\nsoup: {whole / 1e6:.2f} MB per second and core")
-    assert whole > half / 2
+    if benchmark.enabled:
+        assert whole > half / 2

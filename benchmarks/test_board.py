@@ -57,7 +57,7 @@ def metrics_of(task: str, right: list[bool]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_fifty_runs_of_twelve_thousand_items(tmp_path: Path) -> None:
+def test_fifty_runs_of_twelve_thousand_items(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     for seed in range(RUNS):
         write_run(tmp_path / "runs" / f"r{seed}", seed)
     # In a process of its own, so that the memory is the board's alone.
@@ -83,5 +83,6 @@ def test_fifty_runs_of_twelve_thousand_items(tmp_path: Path) -> None:
     kilobytes = int(done.stdout)
     print(f"{wall:.1f} s, {cpu:.1f} s of CPU, {kilobytes / 1024:.0f} MB")
     # CPU, not the clock: a busy machine must not fail it.
-    assert cpu < SECONDS
+    if not pytestconfig.getoption("benchmark_disable"):
+        assert cpu < SECONDS
     assert kilobytes / 1024 < MEGABYTES

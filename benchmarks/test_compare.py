@@ -110,7 +110,8 @@ def test_a_hundred_thousand_items_are_compared(
     record_ratio(
         "compare, 100,000 items", reference="json and pandas", ours_s=min(spent), reference_s=reference_s, limit=None
     )
-    assert min(spent) < LIMIT_S
+    if benchmark.enabled:  # a run that times nothing asserts nothing about time
+        assert min(spent) < LIMIT_S
 
 
 def bare(runs: list[Path]) -> float:

@@ -99,7 +99,11 @@ def test_every_item_has_one_response_that_the_model_wrote(run: tuple[Path, list[
             "response",
             "finish_reason",
             "completion_tokens",
+            "prompt_tokens",
+            "image_sizes",
         }
+        assert row["image_sizes"] == [], "the model sees none"
+        assert row["prompt_tokens"] > 10
         assert row["finish_reason"] in {"stop", "length"}
         assert 1 <= row["completion_tokens"] <= 48
         assert row["response"].strip()
