@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, ndtri
 from scipy.stats import norm
 
-from ahabench.harness.paired import Totals, paired_difference
-from ahabench.harness.power import correlation_within, design_effect
+from ahabench.harness.gate.paired import Totals, paired_difference
+from ahabench.harness.gate.power import correlation_within, design_effect
 
 ALPHA = 0.05
 MARGIN = 0.02

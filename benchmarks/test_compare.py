@@ -14,13 +14,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from ahabench.harness import dataset, registry
 from ahabench.harness.answers.robust import ROBUST
-from ahabench.harness.compare import compare
-from ahabench.harness.comparison import Comparison, Outcome
+from ahabench.harness.gate.compare import compare
+from ahabench.harness.gate.comparison import Comparison, Outcome
+from ahabench.harness.gate.policy import Policy
+from ahabench.harness.gate.sides import open_side
 from ahabench.harness.manifest import Manifest, TaskRecord, write_manifest
 from ahabench.harness.metrics import accuracy
-from ahabench.harness.policy import Policy
 from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS
-from ahabench.harness.sides import open_side
 from ahabench.harness.types import AnswerType, Item, PromptStyle, Row, Split, Task
 
 N_ITEMS = 100_000

@@ -48,10 +48,11 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Tell whether B is worse than A by more than a margin: paired, clustered; pass, fail or inconclusive."""
-    from ahabench.harness import compare_report, extensions
-    from ahabench.harness.compare import compare as run_comparison
-    from ahabench.harness.policy import Policy, parse_margin
-    from ahabench.harness.sides import open_side
+    from ahabench.harness import extensions
+    from ahabench.harness.gate import compare_report
+    from ahabench.harness.gate.compare import compare as run_comparison
+    from ahabench.harness.gate.policy import Policy, parse_margin
+    from ahabench.harness.gate.sides import open_side
 
     demands = Policy.read(policy) if policy is not None else Policy()
     demands = demands.changed(
@@ -108,11 +109,12 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Tell what difference each benchmark can show, and how many items a margin takes."""
-    from ahabench.harness import power_plan, power_report, registry
+    from ahabench.harness import registry
     from ahabench.harness.dataset import load
     from ahabench.harness.disk import replace_file
-    from ahabench.harness.policy import Policy
-    from ahabench.harness.sides import open_side
+    from ahabench.harness.gate import power_plan, power_report
+    from ahabench.harness.gate.policy import Policy
+    from ahabench.harness.gate.sides import open_side
 
     shares = _fractions(discordance)
     for name, value, most in (
@@ -167,8 +169,8 @@ def baseline_set(
     as_json: AsJson = False,
 ) -> None:
     """Copy a run, responses included, and remember the digests of its files."""
-    from ahabench.harness.baselines import set_baseline
-    from ahabench.harness.sides import open_side
+    from ahabench.harness.gate.baselines import set_baseline
+    from ahabench.harness.gate.sides import open_side
 
     made = set_baseline(open_side(run, baselines=baselines), name, baselines, replace=replace)
     if as_json:
@@ -180,7 +182,7 @@ def baseline_set(
 @baseline.command("list")
 def baseline_list(baselines: Baselines = BASELINES, as_json: AsJson = False) -> None:
     """List the baselines with their digests."""
-    from ahabench.harness.baselines import list_baselines
+    from ahabench.harness.gate.baselines import list_baselines
 
     found = list_baselines(baselines)
     if as_json:
@@ -197,7 +199,7 @@ def baseline_verify(
     as_json: AsJson = False,
 ) -> None:
     """Check that a baseline's manifests and responses are those that it was made of."""
-    from ahabench.harness.baselines import verify_baseline
+    from ahabench.harness.gate.baselines import verify_baseline
 
     found = verify_baseline(name, baselines)
     if as_json:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from ahabench.harness import registry
-from ahabench.harness.comparison import Comparison, Flip, Said, TaskComparison
 from ahabench.harness.dataset import load
 from ahabench.harness.disk import replace_file
 from ahabench.harness.errors import AhabenchError
+from ahabench.harness.gate.comparison import Comparison, Flip, Said, TaskComparison
 from ahabench.harness.report import note
 from ahabench.harness.types import Item
 from ahabench.leaderboards.site import render

@@ -22,7 +22,7 @@ from ahabench.harness import registry
 from ahabench.harness.dataset import Dataset, load, read_jsonl, subset
 from ahabench.harness.engines import open_engine
 from ahabench.harness.evaluation import evaluate
-from ahabench.harness.paired import Totals
+from ahabench.harness.gate.paired import Totals
 from ahabench.harness.report import note
 from ahabench.harness.runlog import RESPONSES, VERDICTS
 from ahabench.harness.runner import Plan, TaskPlan

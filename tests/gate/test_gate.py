@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 import yaml
 
-from ahabench.harness.compare import compare
-from ahabench.harness.comparison import Comparison, Outcome
-from ahabench.harness.policy import Policy
-from ahabench.harness.sides import open_side
+from ahabench.harness.gate.compare import compare
+from ahabench.harness.gate.comparison import Comparison, Outcome
+from ahabench.harness.gate.policy import Policy
+from ahabench.harness.gate.sides import open_side
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from ahabench.harness.compare import compare
-from ahabench.harness.policy import Policy
-from ahabench.harness.sides import open_side
+from ahabench.harness.gate.compare import compare
+from ahabench.harness.gate.policy import Policy
+from ahabench.harness.gate.sides import open_side
 from ahabench.leaderboards.compare_page import marked, write_compare_page
 
 MakeRun = Callable[..., Path]

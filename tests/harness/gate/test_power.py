@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from ahabench.harness.power import (
+from ahabench.harness.gate.power import (
     MOST,
     correlation_within,
     design_effect,

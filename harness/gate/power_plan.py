@@ -9,9 +9,9 @@ from typing import Any
 from ahabench.harness.accounting import results_of
 from ahabench.harness.dataset import Dataset
 from ahabench.harness.errors import IncomparableRunsError
-from ahabench.harness.pairing import check, common_items, common_tasks, notes_on, pair_up
-from ahabench.harness.policy import Policy
-from ahabench.harness.power import (
+from ahabench.harness.gate.pairing import check, common_items, common_tasks, notes_on, pair_up
+from ahabench.harness.gate.policy import Policy
+from ahabench.harness.gate.power import (
     POWER,
     correlation_within,
     design_effect,
@@ -19,8 +19,8 @@ from ahabench.harness.power import (
     items_to_show,
     smallest_difference,
 )
+from ahabench.harness.gate.sides import Run
 from ahabench.harness.report import note
-from ahabench.harness.sides import Run
 from ahabench.harness.types import Metric, Result
 
 DISCORDANCES = (0.1, 0.2, 0.3)

@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from ahabench.harness.comparison import Category, Flip, Said, Shift
+from ahabench.harness.gate.comparison import Category, Flip, Said, Shift
+from ahabench.harness.gate.paired import Totals, paired_difference
+from ahabench.harness.gate.sides import Scored, texts
 from ahabench.harness.judged import Judged
-from ahabench.harness.paired import Totals, paired_difference
 from ahabench.harness.runlog import Key
-from ahabench.harness.sides import Scored, texts
 from ahabench.harness.types import Item, Result, Status
 
 FIXED, BROKEN = "fixed", "broken"

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ahabench.harness.comparable import GUARDS, Guard
-from ahabench.harness.comparison import Category, Comparison, Flip, MetricRow, Outcome, Shift, TaskComparison
 from ahabench.harness.disk import replace_file
-from ahabench.harness.flips import BROKEN, FIXED
+from ahabench.harness.gate.comparable import GUARDS, Guard
+from ahabench.harness.gate.comparison import Category, Comparison, Flip, MetricRow, Outcome, Shift, TaskComparison
+from ahabench.harness.gate.flips import BROKEN, FIXED
+from ahabench.harness.gate.power import MOST
 from ahabench.harness.identity import shown
-from ahabench.harness.power import MOST
 from ahabench.harness.report import percent, printable
 
 COLUMNS = 80

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from ahabench.harness.comparable import GUARDS
-from ahabench.harness.compare import compare
-from ahabench.harness.compare_report import Case, cases, sentence
-from ahabench.harness.comparison import Comparison, MetricRow
 from ahabench.harness.errors import AhabenchError, UsageError
-from ahabench.harness.pairing import common_tasks
-from ahabench.harness.policy import Policy, parse_margin
+from ahabench.harness.gate.comparable import GUARDS
+from ahabench.harness.gate.compare import compare
+from ahabench.harness.gate.compare_report import Case, cases, sentence
+from ahabench.harness.gate.comparison import Comparison, MetricRow
+from ahabench.harness.gate.pairing import common_tasks
+from ahabench.harness.gate.policy import Policy, parse_margin
+from ahabench.harness.gate.sides import open_side
 from ahabench.harness.registry import find_task
 from ahabench.harness.runlog import METRICS
-from ahabench.harness.sides import open_side
 
 BASELINES = Path("baselines")
 

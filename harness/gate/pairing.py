@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ahabench.harness import registry
-from ahabench.harness.comparable import Guard, allow, circumstances, guards_of, missing_tasks
 from ahabench.harness.dataset import Dataset
 from ahabench.harness.errors import UsageError, unknown_name
-from ahabench.harness.policy import Policy
+from ahabench.harness.gate.comparable import Guard, allow, circumstances, guards_of, missing_tasks
+from ahabench.harness.gate.policy import Policy
+from ahabench.harness.gate.sides import Run, Scored, score_side, scorers_of
 from ahabench.harness.rescore import items_of
-from ahabench.harness.sides import Run, Scored, score_side, scorers_of
 from ahabench.harness.types import Item
 
 DEFAULT_SCORER = "robust"

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from ahabench.harness.compare import compare
-from ahabench.harness.comparison import Comparison, Outcome
 from ahabench.harness.errors import IncomparableRunsError, UsageError
+from ahabench.harness.gate.compare import compare
+from ahabench.harness.gate.comparison import Comparison, Outcome
+from ahabench.harness.gate.policy import Policy, parse_margin
+from ahabench.harness.gate.sides import open_side
 from ahabench.harness.manifest import read_manifest, write_manifest
-from ahabench.harness.policy import Policy, parse_margin
 from ahabench.harness.runlog import RESPONSES, VERDICTS
-from ahabench.harness.sides import open_side
 
 Make = Callable[..., Path]
 Run = Callable[..., Any]

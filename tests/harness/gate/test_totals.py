@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from ahabench.harness.gate.paired import paired_difference
+from ahabench.harness.gate.totals import totals_of
 from ahabench.harness.metrics import accuracy
-from ahabench.harness.paired import paired_difference
 from ahabench.harness.stats import clustered_mean
-from ahabench.harness.totals import totals_of
 from ahabench.harness.types import AnswerType, Estimate, Item, Result
 from ahabench.tasks.dynamath import reasoning_robustness, worst
 from ahabench.tasks.wemath import over_problems

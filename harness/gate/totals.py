@@ -4,8 +4,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ahabench.harness.gate.paired import Totals
 from ahabench.harness.metrics import accuracy
-from ahabench.harness.paired import Totals
 from ahabench.harness.types import Metric, Result
 
 JACKKNIFE_GROUPS = 100

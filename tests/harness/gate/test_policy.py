@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ahabench.harness.errors import UsageError
-from ahabench.harness.policy import Policy, parse_margin
+from ahabench.harness.gate.policy import Policy, parse_margin
 
 
 @pytest.fixture

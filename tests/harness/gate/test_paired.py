@@ -12,7 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmode
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from ahabench.harness.paired import Totals, holm, mcnemar, mcnemar_worse, paired_difference
+from ahabench.harness.gate.paired import Totals, holm, mcnemar, mcnemar_worse, paired_difference
 from ahabench.harness.stats import clustered_mean
 
 

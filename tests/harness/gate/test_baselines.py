@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ahabench.harness.baselines import list_baselines, set_baseline, verify_baseline
 from ahabench.harness.errors import IncompleteRunError, UsageError
-from ahabench.harness.sides import open_side
+from ahabench.harness.gate.baselines import list_baselines, set_baseline, verify_baseline
+from ahabench.harness.gate.sides import open_side
 
 Make = Callable[..., Path]
 Run = Callable[..., Any]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from ahabench.harness.comparable import Guard
-from ahabench.harness.paired import Difference
-from ahabench.harness.policy import Policy
+from ahabench.harness.gate.comparable import Guard
+from ahabench.harness.gate.paired import Difference
+from ahabench.harness.gate.policy import Policy
 
 
 class Outcome(StrEnum):

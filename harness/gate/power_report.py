@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ahabench.harness.power import POWER, smallest_difference
-from ahabench.harness.power_plan import PlanRow
+from ahabench.harness.gate.power import POWER, smallest_difference
+from ahabench.harness.gate.power_plan import PlanRow
 from ahabench.harness.report import printable
 
 _COLUMNS = 80

@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ahabench.harness.disk import refusals, replace_file
 from ahabench.harness.errors import IncompleteRunError, UsageError, unknown_name
+from ahabench.harness.gate.sides import Run
 from ahabench.harness.manifest import MANIFEST
 from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS
-from ahabench.harness.sides import Run
 
 BASELINE = "baseline.json"
 SCHEMA_VERSION: Final = 1

@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ahabench.harness import flips
 from ahabench.harness.accounting import results_of
-from ahabench.harness.comparable import allow
-from ahabench.harness.comparison import Comparison, MetricRow, Outcome, Shift, TaskComparison
 from ahabench.harness.errors import unknown_name
-from ahabench.harness.metrics import sampled_metrics
-from ahabench.harness.paired import Difference, holm, mcnemar, mcnemar_worse, paired_difference
-from ahabench.harness.pairing import (
+from ahabench.harness.gate import flips
+from ahabench.harness.gate.comparable import allow
+from ahabench.harness.gate.comparison import Comparison, MetricRow, Outcome, Shift, TaskComparison
+from ahabench.harness.gate.paired import Difference, holm, mcnemar, mcnemar_worse, paired_difference
+from ahabench.harness.gate.pairing import (
     Pair,
     check,
     common_items,
@@ -29,10 +28,11 @@ from ahabench.harness.pairing import (
     pair_up,
     row_guards,
 )
-from ahabench.harness.policy import Policy
-from ahabench.harness.power import items_to_decide
-from ahabench.harness.sides import Run, Scored
-from ahabench.harness.totals import Sums, totals_of
+from ahabench.harness.gate.policy import Policy
+from ahabench.harness.gate.power import items_to_decide
+from ahabench.harness.gate.sides import Run, Scored
+from ahabench.harness.gate.totals import Sums, totals_of
+from ahabench.harness.metrics import sampled_metrics
 from ahabench.harness.types import Item, Metric, Result
 
 SIGNIFICANT = 0.05
