@@ -153,6 +153,8 @@ def in_span(span: str) -> Quantity | None:
     settled = [mention for mention in found if _EQUALS.search(text[max(0, mention.start - 20) : mention.start])]
     if settled:
         return settled[-1].quantity
+    if _GOES_ON.match(text, found[0].end) or _GOES_BEFORE.search(text[max(0, found[0].start - 4) : found[0].start]):
+        return None
     near = found[0].start <= MAX_LEAD or _arrives(found[0], text[:MAX_SPAN_LEAD])
     return found[0].quantity if near else None
 
@@ -162,6 +164,9 @@ _BOUND = re.compile(
     re.I,
 )
 _EITHER = re.compile(r"\s*(?:or|and|to|,)\s*[-\d]")
+_GOES_ON = re.compile(r"\s*(?:[+*^]|-\s*(?:\d|[b-zB-HJ-Z]\b|[\\(]))")
+_GOES_BEFORE = re.compile(r"[+*^]\s*$")
+"""What makes a number a part of an expression."""
 _EQUALS = re.compile(r"(?:=|≈|\bequals?|\bequal to|\bwhich is|\bi\.e\.,?|\bgives?)\s*$")
 
 

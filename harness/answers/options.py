@@ -9,8 +9,8 @@ from rapidfuzz import fuzz
 from ahabench.harness.answers import numbers
 from ahabench.harness.answers.compare import close, number, same_content, squeezed
 from ahabench.harness.answers.labels import LISTING, Labels, alphabet, contents, without_listing
-from ahabench.harness.answers.statements import DENIES, by_restatement, content_words
-from ahabench.harness.answers.text import CONCLUDES, UNANSWERED, claim, sentences, unmarked, unwrapped
+from ahabench.harness.answers.statements import DENIES, NONE_SAID, REJECTS, by_none, by_restatement, content_words
+from ahabench.harness.answers.text import CONCLUDES, DECLINES, UNANSWERED, claim, sentences, unmarked, unwrapped
 from ahabench.harness.types import AnswerType, Item
 
 NEAR = 88.0
@@ -22,16 +22,6 @@ MIN_NEAR = 5
 MAX_SENTENCES = 60
 """Sentences of prose that are searched, from the end."""
 
-_NONE_OPTION = re.compile(
-    r"^(?:none\b|no correct|not possible|cannot be|can't be|can't tell|impossible|insufficient|not enough|neither)",
-    re.IGNORECASE,
-)
-_NONE_SAID = re.compile(
-    r"\b(?:none|neither) of (?:the|these|them|those)\b|\bno correct (?:answer|option|choice)\b|\bnot (?:listed|among)\b"
-    r"|\bnot one of the (?:options|choices|answers)\b"
-    r"|^none\b|\bno such\b",
-    re.IGNORECASE,
-)
 _NEGATED = re.compile(
     r"\b(?:not|isn't|aren't|neither|nor|incorrect|wrong|eliminated?|exclude[ds]?|rather than|instead of|unlike"
     r"|except|than|between)\b[^.,;]{0,30}$",
@@ -65,7 +55,7 @@ def in_span(span: str, item: Item) -> Labels | None:
         or _affirmed(text, item)
         or by_content(text, item)
         or _by_arrival(text, item)
-        or _by_none(text, item)
+        or by_none(text, item)
     )
 
 
@@ -240,14 +230,6 @@ def _nearly(text: str, options: list[tuple[str, str]]) -> Labels | None:
     return None
 
 
-def _by_none(text: str, item: Item) -> Labels | None:
-    """Return the option that stands for "none of these" where the text says so."""
-    if not item.choices or not (_NONE_SAID.search(text) or UNANSWERED.search(text)):
-        return None
-    options = [label for label, content in contents(item) if _NONE_OPTION.match(content.strip())]
-    return (options[0],) if len(options) == 1 else None
-
-
 def leading(text: str, item: Item) -> Labels | None:
     """Return the label that a response opens with, unless its lines go through several options."""
     lines = [unwrapped(line.strip()) for line in unmarked(text).strip().split("\n") if line.strip()]
@@ -269,11 +251,12 @@ def in_prose(text: str, item: Item) -> Labels | None:
     parts = [unwrapped(part) for part in sentences(unmarked(text))[-MAX_SENTENCES:] if not _CONDITIONAL.match(part)]
     concluding = [part for part in parts if CONCLUDES.search(part)]
     closing = list(dict.fromkeys([*concluding[::-1][:2], *parts[::-1][:2]]))
+    declined = any(DECLINES.search(sentence) for sentence in [*parts[:1], *closing])
     for sentence in closing:
-        found = _affirmed(sentence, item, arriving=True) or _by_none(sentence, item)
+        found = _affirmed(sentence, item, arriving=True) or by_none(sentence, item, declined=declined)
         if found:
             return found
-        if UNANSWERED.search(sentence) or _NONE_SAID.search(sentence):
+        if UNANSWERED.search(sentence) or NONE_SAID.search(sentence):
             return None
     for sentence in reversed(parts):
         found = _affirmed(sentence, item, arriving=True)
@@ -283,7 +266,7 @@ def in_prose(text: str, item: Item) -> Labels | None:
     if named and len(named) >= MANY:
         return named
     for sentence in [*closing, *parts[:1]]:
-        if _REJECTS.search(sentence):
+        if REJECTS.search(sentence):
             continue
         found = (
             _by_exact_content(claim(sentence), item)
@@ -313,10 +296,6 @@ def _by_words(parts: Sequence[str], item: Item) -> Labels | None:
 
 
 _CONDITIONAL = re.compile(r"[Ii]f\b.*\bthe (?:correct )?(?:answer|option)\b|[Oo]therwise\b", re.DOTALL)
-_REJECTS = re.compile(
-    r"\bnot (?:an|one of the) (?:options?|choices?)\b|\b(?:cannot|can't) be (?:selected|chosen)\b"
-    r"|\bnot (?:an? )?(?:appropriate|viable)\b"
-)
 
 
 def _everywhere(parts: Sequence[str], item: Item) -> Labels | None:

@@ -25,7 +25,7 @@ from ahabench.harness.answers.text import (
 from ahabench.harness.answers.words import is_statement, same_words
 from ahabench.harness.types import AnswerType, Item, Response, Scorer, Status, Verdict
 
-VERSION = 1
+VERSION = 2
 
 SHORT = 60
 """Characters of an answer that is stated but of the wrong kind, such as a letter that is no option."""
@@ -224,6 +224,8 @@ def _expressed(span: Span, item: Item) -> Attempt:
     text, gold = ("\n".join(dict.fromkeys(part.split("\n"))) for part in (span.text.strip(), item.gold or ""))
     if not text or _declines(span):
         return Attempt(span.extractor, span.text, None, "nothing" if not text else "declined", False)
+    if span.extractor not in _STATED:
+        text = _REASON.sub("", text) or text
     for candidate in _candidates(text, whole=span.extractor in _STATED):
         rule = _equal(candidate, gold)
         if rule:
@@ -239,13 +241,26 @@ def _declines(span: Span) -> bool:
 
 
 def _candidates(text: str, *, whole: bool) -> Iterator[str]:
-    """Yield what a span may mean; only a sentence is searched for the formula or number in it."""
+    """Yield a span and, where it is a sentence, the one thing that it claims.
+
+    That is the number it opens with, else its last formula that is not denied, else its number: never whichever of
+    them fits. "It is $5$, not $7$" claims 5, whatever the gold.
+    """
     yield text
-    found = None if whole else numbers.in_span(text)
-    if not whole and (formulas := re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", text)):
-        yield next(filter(None, formulas[-1]))
-    if found is not None:
+    if whole:
+        return
+    found = numbers.in_span(text)
+    formulas = [match[1] or match[2] for match in _FORMULA.finditer(text) if not _DENIED.search(text[: match.start()])]
+    if formulas and not (found is not None and _OPENS_WITH_NUMBER.match(text)):
+        yield formulas[-1]
+    elif found is not None:
         yield f"{found.value:.12g}"
+
+
+_REASON = re.compile(r",?\s(?:because|since)\b.*$", re.DOTALL)
+_FORMULA = re.compile(r"\$([^$]+)\$|\\\((.+?)\\\)")
+_DENIED = re.compile(r"\b(?:not|instead of|rather than)\s+$")
+_OPENS_WITH_NUMBER = re.compile(r"[$\s(]*-?\d")
 
 
 def _equal(extracted: str, gold: str) -> str | None:

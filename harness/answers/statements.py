@@ -1,11 +1,11 @@
-"""Reading yes or no out of a statement that affirms or denies what was asked."""
+"""Reading an option out of a statement: yes or no to what was asked, that none fits, that there is no knowing."""
 
 import re
 from collections.abc import Sequence
 
 from ahabench.harness.answers.compare import squeezed
 from ahabench.harness.answers.labels import Labels, contents
-from ahabench.harness.answers.text import UNANSWERED
+from ahabench.harness.answers.text import DECLINES, UNANSWERED
 from ahabench.harness.types import Item
 
 _TRUE_FALSE = {"yes": True, "true": True, "no": False, "false": False}
@@ -24,6 +24,24 @@ _EMPTY = frozenset(
 )
 SHARED = 0.7
 """Share of a yes/no question's content words that a sentence must repeat to be its restatement."""
+_NONE_OPTION = re.compile(r"^(?:none\b|no correct|neither)", re.IGNORECASE)
+_UNDECIDED_OPTION = re.compile(
+    r"^(?:(?:it )?(?:cannot|can't)\b|(?:it is )?(?:not possible|impossible)(?:$|\W+$|\s+to\s+(?:answer|calculate"
+    r"|compute|decide|determine|find|know|predict|say|tell)\b)|insufficient|not enough)",
+    re.IGNORECASE,
+)
+NONE_SAID = re.compile(
+    r"\b(?:none|neither) of (?:the|these|them|those)\b|\bno correct (?:answer|option|choice)\b|\bnot (?:listed|among)\b"
+    r"|\bnot one of the (?:options|choices|answers)\b"
+    r"|^none\b|\bno such\b",
+    re.IGNORECASE,
+)
+"""Says that no option fits."""
+REJECTS = re.compile(
+    r"\bnot (?:an|one of the) (?:options?|choices?)\b|\b(?:cannot|can't) be (?:selected|chosen)\b"
+    r"|\bnot (?:an? )?(?:applicable|appropriate|viable)\b"
+)
+"""Says that an option is not to be taken."""
 
 
 def by_restatement(parts: Sequence[str], item: Item) -> Labels | None:
@@ -66,3 +84,23 @@ def _is_swapped(asked: str, said: str) -> bool:
     here = content_words(second[0][-200:])
     there = content_words(second[1][:200])
     return len(here & only_right) + len(there & only_left) > len(here & only_left) + len(there & only_right)
+
+
+def by_none(text: str, item: Item, *, declined: bool = False) -> Labels | None:
+    """Return the option "none of these" where the text says so, or "cannot be determined" where it claims that.
+
+    The two never stand for each other, and who only declines to answer has chosen neither.
+
+    Args:
+        text: a span or a sentence.
+        item: says which options there are.
+        declined: the response does not answer, so that "cannot be determined" is no claim about the question.
+    """
+    if not item.choices:
+        return None
+    is_claim = UNANSWERED.search(text) and not (declined or DECLINES.search(text) or REJECTS.search(text))
+    for is_said, option in ((NONE_SAID.search(text), _NONE_OPTION), (is_claim, _UNDECIDED_OPTION)):
+        found = [label for label, content in contents(item) if is_said and option.match(content.strip())]
+        if len(found) == 1:
+            return (found[0],)
+    return None

@@ -77,7 +77,19 @@ UNANSWERED = re.compile(
     r"|\bdoes not exist\b|\bno (?:\w+ )?information\b|\bplease provide\b",
     re.IGNORECASE,
 )
-"""Words that decline to answer."""
+"""Words that decline to answer, or say that there is no knowing."""
+DECLINES = re.compile(
+    r"\b(?:sorry|apolog\w+)\b|\bas an? (?:ai|language|text)\b"
+    r"|\b(?-i:I)(?:'m|\s+am)?\s+(?:\w+\s+){0,2}?(?:cannot|can't|can not|could not|couldn't|unable|not able"
+    r"|(?:do not|don't) (?:have|know|see))\b"
+    r"|\bplease\b|\b(?:could|can|would) you\b"
+    r"|\b(?:no|without(?: an?| the| any)?|(?:cannot|can't|unable to) (?:see|view)(?: an?| the| any)?)"
+    r"\s+(?:\w+\s+)?(?:image|picture|diagram|figure|visual)s?\b"
+    r"|\b(?:image|picture|diagram|figure)s? (?:is|are|was|were) (?:missing|not (?:attached|available|provided|shown"
+    r"|visible))\b",
+    re.IGNORECASE,
+)
+"""Words of one who does not answer, for want of the picture or of ability: a claim about the question is none."""
 
 
 def clean(text: str) -> str:

@@ -30,7 +30,6 @@ KNOWN_FAILURES = {
     ("logicvista", "miniGPTvicuna7B", "v1_143"),
     ("logicvista", "miniGPTvicuna7B", "v1_149"),
     ("logicvista", "miniGPTvicuna7B", "v1_278"),
-    ("logicvista", "miniGPTvicuna7B", "v1_306"),
     ("logicvista", "miniGPTvicuna7B", "v1_315"),
     ("logicvista", "miniGPTvicuna7B", "v1_330"),
     ("logicvista", "miniGPTvicuna7B", "v1_424"),

@@ -90,7 +90,7 @@ def test_a_long_response_is_searched_for_texts_by_the_earlier_release_only():
 @pytest.mark.parametrize("piece", ["answer is ", "answer" + " " * 1000, "answer is " + "*" * 1000, "A B ", "correct "])
 def test_a_hostile_megabyte_takes_linear_time(piece: str):
     text = piece * (1_000_000 // len(piece))
-    started = time.perf_counter()
+    started = time.process_time()
     can_infer(text, CHOICES)
     can_infer(text, CHOICES, release="2025-04")
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
