@@ -21,8 +21,8 @@ def results_of(items: Sequence[Item], judged: Sequence[Judged]) -> list[Result]:
     return [
         Result(
             item=item,
-            scores=tuple(float(row.verdict.correct) for row in by_item[item.id]),
-            answers=tuple(row.verdict.extracted for row in by_item[item.id]),
+            scores=tuple([float(row.verdict.correct) for row in by_item[item.id]]),
+            answers=tuple([row.verdict.extracted for row in by_item[item.id]]),
         )
         for item in items
         if item.id in by_item

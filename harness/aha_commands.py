@@ -1,7 +1,5 @@
 """The command `aha`: how often a run's responses reflect, and what came of it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ahabench.harness import report
+from ahabench.harness.commands import AsJson, JudgeModel, open_judge
 from ahabench.harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def aha(
             metavar="RUN...",
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")] = False,
+    as_json: AsJson = False,
     spans: Annotated[bool, typer.Option("--spans", help="With --json: every response's moments too.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a report with the responses' moments marked.")] = None,
     data: Annotated[
@@ -40,7 +39,7 @@ def aha(
         str | None,
         typer.Option(help="URL of an OpenAI-compatible server that names behaviours, beside the lexicon's counts."),
     ] = None,
-    judge_model: Annotated[str | None, typer.Option(help="The judge's model id, as its server names it.")] = None,
+    judge_model: JudgeModel = None,
     judge_limit: Annotated[
         int | None, typer.Option(min=1, help="Responses per run that the judge reads, a seeded sample; default: all.")
     ] = None,
@@ -61,7 +60,9 @@ def aha(
     from ahabench.harness.aha.summary import summarise
 
     runs = []
-    with _judge(judge, judge_model, judge_limit) as asked:
+    if judge_limit is not None and judge is None:
+        raise UsageError("--judge-limit goes with --judge URL")
+    with open_judge(judge, judge_model) as asked:
         for source in sources:
             responses = _read(source, data)
             summary = summarise(responses)
@@ -79,23 +80,6 @@ def aha(
 
         for name, summary, _ in runs:
             print_run(name, summary)
-
-
-@contextmanager
-def _judge(url: str | None, model: str | None, limit: int | None) -> "Iterator[Judge | None]":
-    """Give a judge that has answered a probe, or `None` where none is asked for."""
-    if (url is None) != (model is None):
-        raise UsageError("--judge URL and --judge-model NAME go together")
-    if url is None or model is None:
-        if limit is not None:
-            raise UsageError("--judge-limit goes with --judge URL")
-        yield None
-        return
-    from ahabench.harness.judge import Judge
-
-    with Judge(url, model, cache=Path.home() / ".cache" / "ahabench" / "judge.sqlite") as judge:
-        judge.probe()
-        yield judge
 
 
 def _behaviours(judge: "Judge", responses: "list[ReadResponse]", limit: int | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The `ahabench` command: finds its sub-commands by entry point and prints errors as one line."""
 
+import errno
 import os
 import sys
 from contextlib import suppress
@@ -94,6 +95,7 @@ def main() -> None:
 
     Exit codes: 0 done, 1 regression, 2 usage, 3 inconclusive, 4 not comparable, 5 incomplete, 130 interrupted.
     """
+    _open_what_is_closed()
     if isinstance(sys.stdout, TextIOWrapper):
         # A terminal or a pipe that cannot show a character must not cost the whole answer.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -108,7 +110,8 @@ def main() -> None:
     except BrokenPipeError:
         code = 0
     except OSError as error:
-        code = _refuse(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+        where = error.filename or ("stdout cannot be written" if error.errno == errno.ENOSPC else None)
+        code = _refuse(": ".join(str(part) for part in (where, error.strerror or error) if part))
     except (KeyboardInterrupt, typer.Abort):
         note("interrupted; the same command goes on where it stopped")
         code = INTERRUPTED
@@ -141,6 +144,13 @@ def _usage(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     hint = f" See `{context.command_path} --help`." if context is not None else ""
     return f"{error.format_message()}{hint}"
+
+
+def _open_what_is_closed() -> None:
+    """Give an output that the shell closed (`>&-`) somewhere to go: Python has `None` in its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def _drop_what_cannot_be_written() -> None:

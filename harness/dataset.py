@@ -81,7 +81,7 @@ def digest(items: Iterable[Item]) -> str:
     """Return the SHA-256 of what the items ask and expect, in their order."""
     sha = hashlib.sha256()
     for item in items:
-        sha.update(json.dumps(_as_json(item), ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass"))
+        sha.update(_ENCODER.encode(_as_json(item)).encode("utf-8", "surrogatepass"))
         sha.update(b"\n")
     return sha.hexdigest()
 
@@ -128,6 +128,8 @@ def write_export(dataset: Dataset, out: Path) -> Path:
         DatasetError: an image is missing.
     """
     target = out / EXPORT_FILE
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file, wanted a folder")
     if target.exists():
         raise UsageError(f"{target} exists already; give an empty --out folder")
     replace_file(target, _exported_lines(dataset, out))
@@ -303,6 +305,10 @@ def _resolve(repo: str, revision: str | None) -> str:
     return Path(folder).name
 
 
+_FIELDS = tuple(field.name for field in fields(Item))
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True)
+
+
 def _as_json(item: Item) -> dict[str, Any]:
     # Not dataclasses.asdict, which copies every value: a third of the time of a comparison of 100,000 items.
-    return {field.name: getattr(item, field.name) for field in fields(Item)} | {"images": None}
+    return {name: getattr(item, name) for name in _FIELDS} | {"images": None}

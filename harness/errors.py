@@ -6,7 +6,8 @@
     ├── EngineError               a checkpoint or a server that cannot be used
     ├── JudgeError                a judge that is needed and cannot be used
     ├── IncomparableRunsError     exit code 4
-    └── IncompleteRunError        exit code 5
+    ├── IncompleteRunError        exit code 5
+    └── TrainingError             exit code 5
 
 A message names the object, the value found, the value wanted, and the next step.
 """
@@ -44,6 +45,12 @@ class IncomparableRunsError(AhabenchError):
 
 class IncompleteRunError(AhabenchError):
     """Some (item, sample) pairs have no response, so the run has no score."""
+
+    exit_code = 5
+
+
+class TrainingError(AhabenchError):
+    """Training cannot go on; what was reached is saved."""
 
     exit_code = 5
 

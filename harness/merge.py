@@ -104,6 +104,8 @@ def merge(run: Path, *, out: Path | None = None, data: Path | None = None, allow
     """
     target = out or run
     shards = shard_folders(run)
+    if not run.is_dir():
+        raise UsageError(f"{run} is no folder; give the --out of `eval --shard`")
     if not shards:
         raise UsageError(f"{run} holds no shards (such as {Shard(1, 8).folder}); give the --out of `eval --shard`")
     with ExitStack() as stack:

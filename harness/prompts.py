@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from ahabench.harness.types import Item, Prompt, PromptStyle
 
-VLAA_SYSTEM_PROMPT_VERSION = 1
-"""Moves when `VLAA_SYSTEM_PROMPT` changes."""
-
 VLAA_SYSTEM_PROMPT = (
     "You are VL-Thinking🤔, a helpful assistant with excellent reasoning ability. "
     "A user asks you a question, and you should try to solve it. "

@@ -130,6 +130,18 @@ def parse_tasks(names: str | None, *, suite: str = "full") -> list[tuple[Task, s
     return pairs
 
 
+def parse_task(name: str) -> tuple[Task, str]:
+    """Return the one task that is named, such as "mathvision:testmini", with its split.
+
+    Raises:
+        UsageError: as `parse_tasks`, or it is not one.
+    """
+    pairs = parse_tasks(name)
+    if len(pairs) != 1:
+        raise UsageError(f"--task takes one task, found {name!r}")
+    return pairs[0]
+
+
 def _suite_split(task: Task, suite: str) -> str:
     return MINI if suite == MINI else task.default_split
 

@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +11,8 @@ from rich.text import Text
 
 from ahabench.harness.accounting import MUCH_TRUNCATION
 from ahabench.harness.types import Task
+
+Value = TypeVar("Value")
 
 
 def note(text: str) -> None:
@@ -37,6 +39,21 @@ def print_json(value: Any) -> None:
     except UnicodeEncodeError:
         text = json.dumps(value, indent=2)
     print(text)
+
+
+def answer(value: Value, print_it: Callable[[Value], None], *, as_json: bool) -> None:
+    """Print what a command answers: for machines, or as `print_it` does for people."""
+    if as_json:
+        print_json(value)
+    else:
+        print_it(value)
+
+
+def print_scores(rows: Sequence[Mapping[str, Any]], *, breakdown: bool, as_json: bool) -> None:
+    """Print the rows of `metrics.json`, with every breakdown if asked for; JSON has them always."""
+    answer(rows, print_metrics, as_json=as_json)
+    for row in rows if breakdown and not as_json else ():
+        print_breakdown(row)
 
 
 def percent(value: float | None) -> str:

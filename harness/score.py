@@ -1,13 +1,8 @@
 """Responses to verdicts to metrics: pure functions of the responses and the task."""
 
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import Any
 
 from ahabench.harness import accounting, registry
 from ahabench.harness.accounting import results_of
@@ -18,13 +13,8 @@ from ahabench.harness.errors import IncompleteRunError, UsageError
 from ahabench.harness.judge import Judge
 from ahabench.harness.judged import Judged as Judged
 from ahabench.harness.metrics import by_tag, sampled_metrics
-from ahabench.harness.progress import counted
+from ahabench.harness.spread import spread
 from ahabench.harness.types import Estimate, Item, Response, Result, Scorer, Status, Task, Verdict
-
-Value = TypeVar("Value")
-
-CHUNK = 256
-"""Responses that a worker process takes at a time."""
 
 MAX_SAMPLES = 1_024
 """Samples per item that a file may have by its sample indices alone: every key up to them is listed."""
@@ -72,7 +62,7 @@ def judge_responses(
     items = {item.id: item for item in without_images(dataset.items)}
     check_scorable(dataset, scorer_name, responses, has_judge=judge is not None)
     counted = [response for response in responses if response.item_id not in scorer.excluded]
-    settled = list(_spread(_judge_and_read, dataset.task, scorer_name, items, counted, workers=workers))
+    settled = list(spread(_judge_and_read, dataset.task, scorer_name, items, counted, workers=workers))
     verdicts, failures = [verdict for verdict, _ in settled], 0
     if judge is not None:
         verdicts, failures = _ask(judge, scorer, items, counted, verdicts)
@@ -251,57 +241,13 @@ def settle(
         responses: what was answered.
         workers: processes at most; as many as there are cores if `None`.
     """
-    yield from _spread(judge_one, task, scorer_name, items, responses, workers=workers)
+    yield from spread(judge_one, task, scorer_name, items, responses, workers=workers)
 
 
 def _judge_and_read(scorer: Scorer, item: Item, response: Response) -> tuple[Verdict, Mapping[str, Any]]:
     """Return the verdict on a response and its aha counts."""
     counts = aha_counts(response.text, item.question) if response.text is not None else {}
     return judge_one(scorer, item, response), counts
-
-
-def _spread(
-    work: Callable[[Scorer, Item, Response], Value],
-    task: Task,
-    scorer_name: str,
-    items: Mapping[str, Item],
-    responses: Sequence[Response],
-    *,
-    workers: int | None,
-) -> Iterator[Value]:
-    """Yield what `work` returns for each response, in order, spread over processes where there are many."""
-    processes = min(workers or os.cpu_count() or 1, 1 + len(responses) // (4 * CHUNK))
-    if processes == 1:
-        scorer = registry.find_scorer(task, scorer_name)
-        one_by_one = (work(scorer, items[response.item_id], response) for response in responses)
-        yield from counted(one_by_one, total=len(responses), what=f"scoring {task.name}")
-        return
-    # spawn, not fork: an engine in this process may hold threads and locks.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_start_worker, initargs=(task.name, scorer_name, items)
-    ) as pool:
-        spread = chain.from_iterable(pool.map(partial(_work, work), _chunks(responses)))
-        yield from counted(spread, total=len(responses), what=f"scoring {task.name}")
-
-
-_worker: tuple[Scorer, Mapping[str, Item]]
-
-
-def _start_worker(task_name: str, scorer_name: str, items: Mapping[str, Item]) -> None:
-    global _worker
-    _worker = registry.find_scorer(registry.find_task(task_name), scorer_name), items
-
-
-def _work(work: Callable[[Scorer, Item, Response], Value], responses: list[Response]) -> list[Value]:
-    scorer, items = _worker
-    return [work(scorer, items[response.item_id], response) for response in responses]
-
-
-def _chunks(responses: Sequence[Response]) -> Iterator[list[Response]]:
-    iterator = iter(responses)
-    while chunk := list(islice(iterator, CHUNK)):
-        yield chunk
 
 
 def _ask(

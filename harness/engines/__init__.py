@@ -4,9 +4,9 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
-from ahabench.harness.engines.options import read_options
+from ahabench.harness.engines.options import Options, read_options
 from ahabench.harness.errors import UsageError, unknown_name
 from ahabench.harness.manifest import EngineRecord, ModelRecord, PixelsRecord, SamplingRecord
 from ahabench.harness.sampling import Sampling
@@ -45,16 +45,27 @@ class OpenEngine(Engine, Protocol):
         ...
 
 
+class _Drawn(TypedDict):
+    """What every engine that generates is told."""
+
+    sampling: Sampling
+    min_pixels: int | None
+    max_pixels: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
     """What an engine is opened with."""
 
+    name: str
     model: str
-    sampling: Sampling
-    min_pixels: int | None
-    max_pixels: int | None
+    drawn: _Drawn
     given: Mapping[str, str]
     flags: Mapping[str, str]
+
+    def options(self, kind: type[Options]) -> Options:
+        """Return the engine's own options; raises `UsageError` as `read_options`."""
+        return read_options(kind, self.name, self.given, self.flags, _ALIAS.get(self.name, {}))
 
 
 def open_engine(
@@ -120,68 +131,44 @@ def open_engine(
         "text_only": str(text_only).lower() if text_only is not None else None,
     }
     asked = _Asked(
+        name=name,
         model=model,
-        sampling=sampling,
-        min_pixels=min_pixels,
-        max_pixels=max_pixels,
+        drawn={"sampling": sampling, "min_pixels": min_pixels, "max_pixels": max_pixels},
         given=options or {},
         flags={flag: value for flag, value in flags.items() if value is not None},
     )
-    return _open(name, argument, asked)
+    return _open(asked, argument)
 
 
-def _open(name: str, argument: str, asked: _Asked) -> OpenEngine:
-    alias = _ALIAS.get(name, {})
-    if name == "replay":
-        if asked.given:
-            raise UsageError(f"the engine 'replay' takes no --engine-arg, found {next(iter(asked.given))!r}")
-        from ahabench.harness.engines.replay import ReplayEngine
+def _open(asked: _Asked, argument: str) -> OpenEngine:
+    match asked.name:
+        case "replay":
+            if asked.given:
+                raise UsageError(f"the engine 'replay' takes no --engine-arg, found {next(iter(asked.given))!r}")
+            from ahabench.harness.engines.replay import ReplayEngine
 
-        return ReplayEngine(Path(argument), model=asked.model)
-    if name == "vllm":
-        from ahabench.harness.engines.vllm import VllmEngine, VllmOptions
+            return ReplayEngine(Path(argument), model=asked.model)
+        case "vllm":
+            from ahabench.harness.engines.vllm import VllmEngine, VllmOptions
 
-        return VllmEngine(
-            asked.model,
-            sampling=asked.sampling,
-            min_pixels=asked.min_pixels,
-            max_pixels=asked.max_pixels,
-            options=read_options(VllmOptions, name, asked.given, asked.flags, alias),
-        )
-    if name == "openai":
-        from ahabench.harness.engines.openai import OpenAIEngine, OpenAIOptions
+            return VllmEngine(asked.model, options=asked.options(VllmOptions), **asked.drawn)
+        case "openai":
+            from ahabench.harness.engines.openai import OpenAIEngine, OpenAIOptions
 
-        return OpenAIEngine(
-            argument,
-            asked.model,
-            sampling=asked.sampling,
-            min_pixels=asked.min_pixels,
-            max_pixels=asked.max_pixels,
-            options=read_options(OpenAIOptions, name, asked.given, asked.flags, alias),
-        )
-    if name == "lmms-eval":
-        from ahabench.harness.engines.lmms_eval import LmmsEvalEngine, LmmsEvalOptions
+            return OpenAIEngine(argument, asked.model, options=asked.options(OpenAIOptions), **asked.drawn)
+        case "lmms-eval":
+            from ahabench.harness.engines.lmms_eval import LmmsEvalEngine, LmmsEvalOptions
 
-        return LmmsEvalEngine(
-            argument,
-            asked.model,
-            sampling=asked.sampling,
-            min_pixels=asked.min_pixels,
-            max_pixels=asked.max_pixels,
-            options=read_options(LmmsEvalOptions, name, asked.given, asked.flags, alias),
-        )
+            return LmmsEvalEngine(argument, asked.model, options=asked.options(LmmsEvalOptions), **asked.drawn)
     return _transformers(asked)
 
 
 def _transformers(asked: _Asked) -> OpenEngine:
     from ahabench.harness.engines.transformers import TransformersEngine, TransformersOptions
 
-    options = read_options(TransformersOptions, "transformers", asked.given, asked.flags, {})
+    options = asked.options(TransformersOptions)
     return TransformersEngine(
         asked.model,
-        sampling=asked.sampling,
-        min_pixels=asked.min_pixels,
-        max_pixels=asked.max_pixels,
         batch_size=options.batch_size,
         dtype=options.dtype,
         device=options.device,
@@ -189,4 +176,5 @@ def _transformers(asked: _Asked) -> OpenEngine:
         trust_remote_code=options.trust_remote_code,
         text_only=options.text_only,
         attn_implementation=options.attn_implementation,
+        **asked.drawn,
     )

@@ -156,7 +156,7 @@ def test_the_commands_judge_stands_beside_the_lexicon_and_changes_no_count(
 
 
 def test_a_judge_needs_its_model(responses: Path) -> None:
-    with pytest.raises(UsageError, match="go together"):
+    with pytest.raises(UsageError, match="goes with --judge-model"):
         run(responses, "--judge", "http://127.0.0.1:9/v1")
     with pytest.raises(UsageError, match="--judge-limit goes with"):
         run(responses, "--judge-limit", "3")

@@ -143,6 +143,9 @@ SCORE = ("score", "{said}", "--out", "{out}", "--data", "{data}", "--task")
         (("score", "{data}"), "is no run: it has no run.json"),
         (("score", "{data}", "--verdicts", "x"), "--verdicts and --out go with a FILE"),
         ((*SCORE, "toy", "--verdicts", "right"), "has no 'right'; its keys are"),
+        (("agreement", "{data}", "--task", "toy", "--data", "{data}"), "is a folder; give its files, or --report"),
+        (("export", "jsonl", "--task", "toy", "--data", "{data}", "--out", "{said}"), "is a file, wanted a folder"),
+        (("merge", "{out}"), "is no folder; give the --out of `eval --shard`"),
         (("export", "json", "--task", "toy", "--out", "{out}"), "unknown export 'json'. Did you mean 'jsonl'?"),
         ((*SCORE, "toy", "--judge", "http://127.0.0.1:1/v1"), "--judge URL goes with --judge-model NAME"),
         ((*SCORE, "toy", "--judge-model", "x"), "--judge-model goes with --judge URL"),
@@ -236,6 +239,24 @@ def test_a_reader_that_goes_away_is_no_failure(command: tuple[str, ...]) -> None
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_stdout_that_the_shell_closed_is_no_traceback() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$0" tasks >&-', SCRIPT], stderr=subprocess.PIPE, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_stderr_that_the_shell_closed_leaves_stdout_to_the_answer() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$0" tasks nothing 2>&-', SCRIPT],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

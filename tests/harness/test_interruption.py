@@ -1,6 +1,7 @@
 """Runs in a process of their own that is killed or interrupted while it writes."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -9,6 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from ahabench.harness import registry
+from ahabench.harness.dataset import load
 from ahabench.harness.manifest import read_manifest
 from ahabench.harness.runlog import read_responses
 
@@ -96,3 +101,36 @@ def test_an_interrupt_says_in_one_line_how_to_go_on(tmp_path: Path) -> None:
     assert re.search(r"^interrupted; .* run the same command again to go on$", stderr, re.MULTILINE)
     assert read_manifest(tmp_path / "run").status == "incomplete"
     assert 10 <= len(rows(tmp_path / "run")) < 120
+
+
+def children(pid: int) -> int:
+    """Return how many processes another one has started and that still run."""
+    return len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists() or os.cpu_count() == 1, reason="needs /proc and two cores")
+@pytest.mark.parametrize("pause_s", [0, 1.5])
+def test_an_interrupt_while_processes_score_is_one_line(tmp_path: Path, pause_s: float) -> None:
+    item_ids = [item.id for item in load(registry.find_task("logicvista"), "mini").items]
+    said = tmp_path / "said.jsonl"
+    keys = [(item_id, sample) for sample in range(100) for item_id in item_ids]
+    long = "Let me think about it step by step. " * 100 + "The answer is B."
+    said.write_text(
+        "".join(json.dumps({"item_id": name, "sample_index": n, "response": long}) + "\n" for name, n in keys)
+    )
+    script = Path(sys.executable).with_name("ahabench")
+    process = subprocess.Popen(
+        [script, "score", said, "--task", "logicvista:mini"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and children(process.pid) < 3:  # two workers, and Python's own tracker
+        time.sleep(0.002)
+    time.sleep(pause_s)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, "")
+    told = [line for line in stderr.splitlines() if not line.startswith("scoring ")]
+    assert told == ["interrupted; the same command goes on where it stopped"]

@@ -96,7 +96,7 @@ def test_only_a_single_answer_tag_is_cut_out(text: str, answer: str) -> None:
 
 @pytest.mark.parametrize("hostile", ["<answer>" * 200_000, "<answer></answer>" * 100_000, "</answer>" * 200_000])
 def test_a_flood_of_tags_takes_linear_time(hostile: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert tagged_answer(hostile) == hostile
     # Quadratic time would take minutes.
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

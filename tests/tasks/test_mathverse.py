@@ -349,8 +349,8 @@ def test_unseen_options_leave_six_labels() -> None:
 
 @pytest.mark.parametrize("hostile", ["word " * 200_000, "(" * 500_000, "A\n" * 200_000, "\nChoices:\n" * 50_000])
 def test_hostile_text_is_read_in_linear_time(hostile: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     item = to_item(row(question=hostile + "\nChoices:\nA:4", answer=hostile))
     TASK.scorers["official"].compare(item, hostile + "x")
     TASK.scorers["vlmevalkit"].compare(item, hostile + "x")
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

@@ -398,10 +398,10 @@ def test_an_empty_response_is_officially_no_answer() -> None:
 def test_an_enormous_response_takes_the_authors_rules_little_time() -> None:
     cues, boxes, roots = "the answer is " * 100_000, "oxed{" * 300_000, "\\sqrt" * 300_000
     texts = (cues, boxes, roots, "(" + "1," * 500_000 + "1)", "is 9" + "9" * 10**6)
-    start = time.perf_counter()
+    start = time.process_time()
     for text in texts:
         assert officially(free("(1,2)"), text)[0] is not Status.CORRECT
-    assert time.perf_counter() - start < 5  # linear: some tenths of a second
+    assert time.process_time() - start < 5  # linear: some tenths of a second
 
 
 # VLMEvalKit's scorer

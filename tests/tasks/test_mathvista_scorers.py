@@ -208,9 +208,9 @@ def test_a_list_is_compared_as_text() -> None:
 
 def test_a_huge_extraction_is_settled_quickly() -> None:
     item = choice_item(("yes", "no"))
-    started = time.perf_counter()
+    started = time.process_time()
     assert official(item, "(" * 500_000 + "yes").rule == "nearest-choice"
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 # VLMEvalKit's rules

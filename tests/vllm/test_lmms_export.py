@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ahabench.harness import registry, rescore
+from ahabench.harness.answers.robust import ROBUST
 from ahabench.harness.dataset import load
 from ahabench.harness.imports.run import score_logs
 from ahabench.harness.lmms_export import export_tasks
@@ -164,7 +165,7 @@ def test_the_command_line_runs_our_task_with_a_real_model_and_its_log_comes_back
         "mathvision",
         "testmini",
         "think@1",
-        "robust@1",
+        f"robust@{ROBUST.version}",
     )
     assert (row["n_items"], row["missing"]) == (4, 300)
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())

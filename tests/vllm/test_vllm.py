@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import Picture, ask, picture
 from PIL import Image
 
 from ahabench.harness.engines import open_engine
@@ -22,32 +23,12 @@ from ahabench.harness.errors import EngineError
 from ahabench.harness.images import ImageFile
 from ahabench.harness.runner import Plan, run
 from ahabench.harness.sampling import Sampling
-from ahabench.harness.types import ImageSource, Prompt, Request, Response
+from ahabench.harness.types import Request, Response
 
 pytestmark = pytest.mark.engines
 
 GREEDY = Sampling(max_new_tokens=16)
 DRAWN = Sampling(max_new_tokens=16, temperature=1.0, top_p=0.9, top_k=40, seed=5)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image in memory."""
-
-    data: bytes
-
-    def read(self) -> bytes:
-        return self.data
-
-
-def picture(colour: str, width: int = 56, height: int = 56) -> Picture:
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), colour).save(buffer, "PNG")
-    return Picture(buffer.getvalue())
-
-
-def ask(text: str, *images: ImageSource, item: str = "", sample: int = 0, **fields: Any) -> Request:
-    return Request(item_id=item or text, sample_index=sample, prompt=Prompt(text=text, **fields), images=images)
 
 
 def by_key(responses: Sequence[Response]) -> dict[tuple[str, int], Response]:

@@ -1,11 +1,15 @@
 """Real checkpoints of a few thousand random parameters, made as their own libraries make them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from unruly_server import UnrulyServer
+
+from ahabench.harness.engines import asking
 
 # Two threads on matrices of 32 columns wait for each other longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -273,3 +277,19 @@ def llama() -> Callable[..., Path]:
 def tokenizer() -> Callable[..., Any]:
     """Makes a tokenizer of bytes: (template, bos=False)."""
     return byte_tokenizer
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Starts servers; pauses between attempts are short."""
+    for name in ("OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(asking, "FIRST_PAUSE_S", 0.02)
+    with ExitStack() as stack:
+
+        def start(*arguments: Any, **options: Any) -> Any:
+            server = UnrulyServer(*arguments, **options)
+            stack.callback(lambda: None if server.closing.is_set() else server.close())
+            return server
+
+        yield start

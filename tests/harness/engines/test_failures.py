@@ -1,74 +1,25 @@
 """The transformers engine under requests that fail, too little memory, and interruptions."""
 
-import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from asked import Picture, additions, ask, picture
 
-from ahabench.harness.dataset import Dataset
 from ahabench.harness.engines.transformers import PATIENCE, TransformersEngine
 from ahabench.harness.errors import EngineError
 from ahabench.harness.images import ImageFile
-from ahabench.harness.runner import Plan, TaskPlan, run
+from ahabench.harness.runner import run
 from ahabench.harness.sampling import Sampling
-from ahabench.harness.types import AnswerType, ImageSource, Item, Prompt, PromptStyle, Request, Response, Split, Task
+from ahabench.harness.types import ImageSource, Request, Response
 
 Make = Callable[[str], Path]
 GREEDY = Sampling(max_new_tokens=16)
 DRAWN = Sampling(max_new_tokens=16, temperature=1.0, top_p=0.9, top_k=40, seed=5)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image in memory."""
-
-    data: bytes
-
-    def read(self) -> bytes:
-        return self.data
-
-
-def picture(colour: str, width: int = 56, height: int = 56) -> Picture:
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), colour).save(buffer, "PNG")
-    return Picture(buffer.getvalue())
-
-
-def plan(n_items: int, samples: int) -> Plan:
-    """Return a benchmark of additions."""
-    style = PromptStyle(version=1, render=lambda item: Prompt(text=item.question))
-    split = Split(n_items=n_items, hub=None)
-    task = Task(
-        name="sums",
-        title="Sums",
-        version=1,
-        paper="",
-        licence="",
-        splits={"test": split},
-        default_split="test",
-        read_folder=lambda folder, name: (),
-        to_item=lambda row: row["item"],
-        prompts={"plain": style},
-        scorers={},
-        metrics={},
-        headline="accuracy",
-    )
-    items = tuple(
-        Item(id=str(n), question=f"{n} + {10**n}?", gold=None, answer_type=AnswerType.INTEGER) for n in range(n_items)
-    )
-    made = Dataset(task=task, split="test", items=items, source="folder", revision=None, digest="00")
-    return Plan(tasks=(TaskPlan(dataset=made, style="plain", prompt=style),), samples=samples)
-
-
-def ask(text: str, *images: ImageSource, item: str = "", sample: int = 0, **fields: Any) -> Request:
-    return Request(item_id=item or text, sample_index=sample, prompt=Prompt(text=text, **fields), images=images)
 
 
 def questions(count: int, *images: ImageSource) -> list[Request]:
@@ -93,7 +44,7 @@ def answers(path: Path, requests: Sequence[Request], sampling: Sampling = GREEDY
 def test_an_interrupted_run_ends_with_the_responses_of_one_that_was_not(
     made: Make, tmp_path: Path, sampling: Sampling
 ) -> None:
-    asked = plan(n_items=9, samples=2)
+    asked = additions(n_items=9, samples=2)
     logs = [tmp_path / name / "sums" / "responses.jsonl" for name in ("whole", "broken")]
     for log in logs:
         run(asked, TransformersEngine(str(made("llama")), sampling=sampling, batch_size=4), log.parents[1])

@@ -5,11 +5,12 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import ask, picture
 from PIL import Image
 
 from ahabench.harness.engines.transformers import TransformersEngine
@@ -18,7 +19,6 @@ from ahabench.harness.images import ImageFile
 from ahabench.harness.sampling import Sampling
 from ahabench.harness.types import (
     ImageSource,
-    Prompt,
     Request,
     Response,
 )
@@ -26,26 +26,6 @@ from ahabench.harness.types import (
 Make = Callable[[str], Path]
 GREEDY = Sampling(max_new_tokens=16)
 DRAWN = Sampling(max_new_tokens=16, temperature=1.0, top_p=0.9, top_k=40, seed=5)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image in memory."""
-
-    data: bytes
-
-    def read(self) -> bytes:
-        return self.data
-
-
-def picture(colour: str, width: int = 56, height: int = 56) -> Picture:
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), colour).save(buffer, "PNG")
-    return Picture(buffer.getvalue())
-
-
-def ask(text: str, *images: ImageSource, item: str = "", sample: int = 0, **fields: Any) -> Request:
-    return Request(item_id=item or text, sample_index=sample, prompt=Prompt(text=text, **fields), images=images)
 
 
 def questions(count: int, *images: ImageSource) -> list[Request]:
