@@ -8,8 +8,8 @@ from typing import Any
 
 from ahabench.harness import registry
 from ahabench.harness.dataset import Dataset
-from ahabench.harness.errors import UsageError
-from ahabench.harness.manifest import Manifest
+from ahabench.harness.errors import IncomparableRunsError, UsageError
+from ahabench.harness.manifest import Manifest, read_manifest
 from ahabench.harness.rescore import items_of
 from ahabench.harness.runlog import RESPONSES, VERDICTS, read_responses
 from ahabench.harness.types import Item, Prompt, Response
@@ -30,19 +30,39 @@ class Answered:
     response: Response
     verdict: Mapping[str, Any] | None
     """The row of `verdicts.jsonl`; `None` where the scorer left the item out, or the run is not scored."""
+    other: Mapping[str, Any] | None = None
+    """The row of another run; `None` where there is none to compare with."""
+
+    @property
+    def flip(self) -> str | None:
+        """Compared with the other run: "fixed" if only this one is right, "broken" if only that one, else "same"."""
+        if self.verdict is None or self.other is None:
+            return None
+        before, now = (row["status"] == "correct" for row in (self.other, self.verdict))
+        return "same" if before == now else "fixed" if now else "broken"
 
 
-def answered(run: Path, manifest: Manifest, task: str, *, data: Path | None) -> Iterator[Answered]:
+def answered(
+    run: Path, manifest: Manifest, task: str, *, data: Path | None, against: Path | None = None
+) -> Iterator[Answered]:
     """Yield a task's responses in the order of the data, each with its item and verdict.
+
+    Args:
+        run: the run directory.
+        manifest: its manifest.
+        task: one of its tasks.
+        data: where the items are, as for `dataset.load`.
+        against: another run directory, whose verdicts come along where it answered the same task.
 
     Raises:
         UsageError: a file is damaged, or there are no responses.
         DatasetError: the items are not at hand.
-        IncomparableRunsError: the items at hand are not those of the run.
+        IncomparableRunsError: the items at hand are not those of the run, or those of `against` are others.
     """
     record = manifest.tasks[task]
     dataset = items_of(record, task, data, run)
     verdicts = _verdicts(run / task / VERDICTS)
+    others = _others(against, manifest, task) if against is not None else {}
     by_item: dict[str, list[Response]] = {}
     for response in read_responses(run / task / RESPONSES):
         by_item.setdefault(response.item_id, []).append(response)
@@ -57,6 +77,7 @@ def answered(run: Path, manifest: Manifest, task: str, *, data: Path | None) -> 
                 prompt=prompt,
                 response=response,
                 verdict=verdicts.get((response.item_id, response.sample_index)),
+                other=others.get((response.item_id, response.sample_index)),
             )
 
 
@@ -84,6 +105,17 @@ def _prompt(dataset: Dataset, item: Item, manifest: Manifest, task: str) -> Prom
         return None
     prompt = registry.find_prompt(dataset.task, style.style).render(item)
     return prompt if manifest.system_prompt is None else replace(prompt, system=manifest.system_prompt or None)
+
+
+def _others(against: Path, manifest: Manifest, task: str) -> dict[tuple[str, int], Mapping[str, Any]]:
+    theirs, ours = read_manifest(against).tasks.get(task), manifest.tasks[task]
+    if theirs is None:
+        return {}
+    if (theirs.split, theirs.data_digest) != (ours.split, ours.data_digest):
+        raise IncomparableRunsError(
+            f"{against} answered other items of {task}; leave out --against, or give another run"
+        )
+    return _verdicts(against / task / VERDICTS)
 
 
 def _verdicts(path: Path) -> dict[tuple[str, int], Mapping[str, Any]]:

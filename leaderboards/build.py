@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ahabench.harness.errors import UsageError
 from ahabench.leaderboards.collect import collect
+from ahabench.leaderboards.exports import FORMATS, write_tables
 from ahabench.leaderboards.reported import read_published
 from ahabench.leaderboards.site import write_site
 from ahabench.leaderboards.table import Board, build_board
@@ -24,4 +26,19 @@ def build_site(runs: Sequence[Path], out: Path, *, published: bool = False, data
     found = collect(runs)
     board = build_board(found, read_published() if published else (), data=data)
     write_site(board, found, out)
+    return board
+
+
+def build_tables(
+    runs: Sequence[Path], out: Path, formats: Sequence[str], *, published: bool = False, data: Path | None = None
+) -> Board:
+    """Write leaderboard.<format> for each format and no pages, and return the board; arguments as of `build_site`.
+
+    Raises:
+        UsageError: as `build_site`, or a format is not known.
+    """
+    if strange := [name for name in formats if name not in FORMATS]:
+        raise UsageError(f"unknown format {strange[0]!r}; formats: {', '.join(FORMATS)}")
+    board = build_board(collect(runs), read_published() if published else (), data=data)
+    write_tables(board, out, formats)
     return board

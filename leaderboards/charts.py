@@ -1,14 +1,37 @@
 """Inline SVG: dots with whiskers, bars and curves. Sizes are attributes, because the page's policy allows no styles."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
+from ahabench.harness.report import printable
 from ahabench.leaderboards.table import Cell, Row
 
-WIDTH, LEFT, RIGHT, LINE = 720, 230, 60, 22
+LINE = 24
+"""Pixels from one row of a plot to the next; the stylesheet gives the names beside it the same height."""
+CURVES = {
+    "reward": "reward, mean",
+    "reward_mean": "reward, mean",
+    "accuracy": "accuracy",
+    "reward/answered": "completions with one answer, share",
+    "aha/with_moment": "completions with an aha moment, share",
+    "aha/per_1000_tokens": "aha moments per 1,000 tokens",
+    "completion_length": "tokens per completion, mean",
+    "completions/mean_length": "tokens per completion, mean",
+    "completions/clipped_ratio": "completions cut off, share",
+    "loss": "loss",
+    "kl": "KL to the first policy",
+    "beta": "KL coefficient",
+    "entropy": "entropy",
+    "grad_norm": "norm of the gradient",
+    "learning_rate": "learning rate",
+}
+"""What a training log may hold that is worth a curve, in the order of showing, and the words for it."""
+FIRST = "baseline/"
+"""Before the name of what a training log says of the model before its first step."""
 
 
 class Point(NamedTuple):
@@ -19,37 +42,42 @@ class Point(NamedTuple):
 
 
 def whiskers(rows: Sequence[Row], key: str, title: str) -> Markup:
-    """Return dots with their 95 % intervals, best first; a row without a value is left out and counted below.
+    """Return dots with their 95 % intervals, best first, between names and values; rows without a value are left out.
+
+    Places are shares of the width, so that the plot is as wide as the page lets it be.
 
     Args:
         rows: of one table.
         key: the column.
-        title: said to screen readers.
+        title: said to screen readers, with every value after it.
     """
     known = sorted((row for row in rows if row.cells[key].value is not None), key=lambda row: -_value(row.cells[key]))
     top = max((_end(row.cells[key]) for row in known), default=1.0)
     step = next(step for step in (0.02, 0.05, 0.1, 0.2) if top / step <= 8)
-    end = step * (int(top / step) + 1)
-    height = LINE * len(known) + 30
+    # The last line of the grid is the first at or above the top, and never above 100 %.
+    end = step * max(1, math.ceil(top / step - 1e-9))
+    bottom = LINE * len(known)
 
     def at(value: float) -> str:
-        return f"{LEFT + (WIDTH - LEFT - RIGHT) * max(0.0, min(value, end)) / end:.1f}"
+        return f"{100 * max(0.0, min(value, end)) / end:.2f}%"
 
     parts = []
     for number in range(round(end / step) + 1):
         x = at(number * step)
-        parts.append(f'<line class="grid" x1="{x}" y1="4" x2="{x}" y2="{height - 24}"/>')
-        parts.append(f'<text class="tick" x="{x}" y="{height - 8}">{100 * number * step:.0f}</text>')
+        parts.append(f'<line class="grid" x1="{x}" y1="0" x2="{x}" y2="{bottom}"/>')
+        parts.append(f'<text class="tick" x="{x}" y="{bottom + 15}">{100 * number * step:.0f}</text>')
     for place, row in enumerate(known):
-        cell, y = row.cells[key], LINE * place + 16
+        cell, y = row.cells[key], LINE * place + LINE // 2
         kind = "dot reported" if row.reported else "dot best" if cell.best else "dot"
-        name = row.name if len(row.name) <= 34 else f"{row.name[:33]}…"
-        parts.append(f'<text class="name" x="{LEFT - 12}" y="{y + 4}">{escape(name)}</text>')
         if cell.ci95 is not None:
             parts.append(f'<line class="whisker" x1="{at(cell.ci95[0])}" y1="{y}" x2="{at(cell.ci95[1])}" y2="{y}"/>')
         parts.append(f'<circle class="{kind}" cx="{at(_value(cell))}" cy="{y}" r="4.5"/>')
-        parts.append(f'<text class="value" x="{WIDTH - 4}" y="{y + 4}">{100 * _value(cell):.1f}</text>')
-    return _svg(parts, WIDTH, height, title)
+    names = "".join(f"<li>{escape(printable(row.name))}</li>" for row in known)
+    values = "".join(f"<li>{100 * _value(row.cells[key]):.1f}</li>" for row in known)
+    drawn = _svg(parts, f'width="100%" height="{bottom + 20}"', title, "; ".join(_said(row, key) for row in known))
+    return Markup('<div class="dots"><ol aria-hidden="true">{}</ol>{}<ol aria-hidden="true">{}</ol></div>').format(
+        Markup(names), drawn, Markup(values)
+    )
 
 
 def bar(value: float | None, ci95: Sequence[float] | None) -> Markup:
@@ -71,7 +99,7 @@ def bar(value: float | None, ci95: Sequence[float] | None) -> Markup:
 
 def curve(points: Sequence[Point], title: str) -> Markup:
     """Return a curve with its first and last value, over at least two points."""
-    width, height, pad = 340, 150, 36
+    width, height, pad = 340, 150, 54
     xs, ys = [point.x for point in points], [point.y for point in points]
     low, high = min(ys), max(ys)
     spread_x, spread_y = (max(xs) - min(xs)) or 1.0, (high - low) or 1.0
@@ -87,31 +115,38 @@ def curve(points: Sequence[Point], title: str) -> Markup:
         f'<line class="grid" x1="{pad}" y1="{height - 24}" x2="{width - 10}" y2="{height - 24}"/>',
         f'<text class="tick" x="{pad}" y="{height - 8}">{min(xs):g}</text>',
         f'<text class="tick" x="{width - 14}" y="{height - 8}">{max(xs):g}</text>',
-        f'<text class="value" x="{pad - 4}" y="{height - 22}">{low:.3g}</text>',
-        f'<text class="value" x="{pad - 4}" y="20">{high:.3g}</text>',
+        f'<text class="value" x="{pad - 6}" y="{height - 20}">{low:.3g}</text>',
+        *([f'<text class="value" x="{pad - 6}" y="20">{high:.3g}</text>'] if high > low else []),
         f'<polyline class="curve" points="{line}"/>',
         *(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in places if len(places) <= 40),
     ]
-    return _svg(parts, width, height, title)
+    said = f"{ys[0]:.3g} at step {xs[0]:g}, {ys[-1]:.3g} at step {xs[-1]:g}, between {low:.3g} and {high:.3g}"
+    return _svg(parts, f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"', title, said)
 
 
-def curves(steps: Sequence[Mapping[str, float]], names: Sequence[str]) -> list[tuple[str, Markup]]:
-    """Return a curve over "step" for each quantity that at least two steps have."""
+def curves(steps: Sequence[Mapping[str, float]]) -> list[tuple[str, Markup]]:
+    """Return a curve over "step" for each of `CURVES` that at least two steps have; the first may be the baseline's."""
     found = []
-    for name in names:
-        points = [Point(step["step"], step[name]) for step in steps if name in step]
+    for name, words in CURVES.items():
+        values = [(step["step"], step.get(name, step.get(f"{FIRST}{name}"))) for step in steps]
+        points = [Point(at, value) for at, value in values if value is not None]
         if len(points) >= 2 and all(a.x <= b.x for a, b in pairwise(points)):
-            said = f"{name}: {points[0].y:.3g} at step {points[0].x:g}, {points[-1].y:.3g} at step {points[-1].x:g}"
-            found.append((name, curve(points, said)))
+            found.append((words, curve(points, words)))
     return found
 
 
-def _svg(parts: Sequence[str], width: int, height: int, title: str) -> Markup:
+def _svg(parts: Sequence[str], size: str, title: str, described: str) -> Markup:
     # Every text in the parts is escaped where it is put in.
     return Markup(
-        f'<svg class="chart" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
+        f'<svg class="chart" {size} role="img"><title>{escape(title)}</title><desc>{escape(described)}</desc>'
+        f"{''.join(parts)}</svg>"
     )
+
+
+def _said(row: Row, key: str) -> str:
+    cell = row.cells[key]
+    interval = f" ({100 * cell.ci95[0]:.1f} to {100 * cell.ci95[1]:.1f})" if cell.ci95 else ""
+    return f"{printable(row.name)} {100 * _value(cell):.1f}{interval}"
 
 
 def _value(cell: Cell) -> float:

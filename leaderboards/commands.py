@@ -26,19 +26,27 @@ def build(
         list[Path] | None, typer.Argument(help="Run directories, or folders of such.", metavar="RUN...")
     ] = None,
     published: Annotated[bool, typer.Option("--published", help="Add what papers report, marked as such.")] = False,
+    only: Annotated[
+        str | None, typer.Option(help="Write no pages, only these: of json,csv,md,tex.", metavar="LIST")
+    ] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
     """Write index.html and leaderboard.md, .csv, .tex and .json: the same bytes for the same runs."""
-    from ahabench.leaderboards.build import build_site
+    from ahabench.leaderboards.build import build_site, build_tables
 
     if not runs and not published:
         raise UsageError("give run directories, --published, or both")
-    made = build_site(runs or [], out, published=published, data=data)
+    if only is None:
+        made, first = build_site(runs or [], out, published=published, data=data), "index.html"
+    else:
+        formats = only.split(",")
+        made = build_tables(runs or [], out, formats, published=published, data=data)
+        first = f"leaderboard.{formats[0]}"
     if as_json:
         report.print_json({"out": str(out), "tables": len(made.tables), "rows": sum(len(t.rows) for t in made.tables)})
     else:
-        print(out / "index.html")
+        print(out / first)
 
 
 @board.command("validate")
@@ -49,7 +57,7 @@ def validate(
 ) -> None:
     """Check a submitted run: files, digests, every item exactly once, and its claimed scores by scoring it again.
 
-    Exit codes: 0 all is well, 1 a run is wrong, 5 something could not be checked.
+    Exit codes: 0 all is well, 2 a run is wrong, 5 responses are missing or something could not be checked.
     """
     from ahabench.leaderboards.validate import validate as check
 
@@ -62,9 +70,20 @@ def validate(
             for line in (*one.problems, *one.unchecked):
                 print(report.printable(f"  {line}"))
     if any(one.problems for one in found):
-        raise typer.Exit(1)
+        raise typer.Exit(2)
     if any(one.unchecked for one in found):
         raise typer.Exit(5)
+
+
+@board.command("strip")
+def strip(
+    run: Annotated[Path, typer.Argument(help="A scored run directory.", metavar="RUN")],
+    out: Annotated[Path, typer.Option(help="Folder to write the stripped run to; new or empty.")],
+) -> None:
+    """Write a run without texts, folders and addresses: keys and numbers, of which the same board is built."""
+    from ahabench.leaderboards.stripped import strip as write
+
+    print(write(run, out))
 
 
 def view(
@@ -76,6 +95,9 @@ def view(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7575,
     task: Annotated[str | None, typer.Option("--task", help="One benchmark of the run; default: all.")] = None,
     images: Annotated[bool, typer.Option(help="Copy the pictures in; a licence may forbid that.")] = True,
+    against: Annotated[
+        Path | None, typer.Option(help="Another run: adds the column flip, which is fixed, broken or same.")
+    ] = None,
     data: Data = None,
 ) -> None:
     """Browse a run item by item in Inspect's viewer."""
@@ -88,7 +110,7 @@ def view(
         raise UsageError("give --out DIR, or --serve")
     with tempfile.TemporaryDirectory() as folder:
         target = out or Path(folder) / "view"
-        count = bundle(run, target, data=data, images=images, task=task)
+        count = bundle(run, target, data=data, images=images, task=task, against=against)
         report.note(f"{count} logs in {target}; a browser reads them from a static host, not from a file")
         if serve:
             with server(target, port) as serving:

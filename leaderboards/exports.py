@@ -4,13 +4,16 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from ahabench.harness.disk import replace_file
 from ahabench.leaderboards.table import MEAN, Board, Cell, Row, Table
 
 NOTES = (
     "Scores in percent, ± half the width of the 95 % interval. Bold: best of its size group. ≈: not told apart from "
-    "the best by the paired test at 5 % (Holm). –: no value, which is never 0 and never averaged."
+    "the best at 5 % (Holm), tested in pairs over the same items unless a table says otherwise. –: no value, which is "
+    "never 0 and never averaged."
 )
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$])")
 _LATEX = {
@@ -45,7 +48,7 @@ def to_csv(board: Board) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         "table protocol model reported size_group parameters_b base date column column_protocol value ci95_low "
-        "ci95_high n best tied p_holm aha truncated no_answer chips why_missing footnote".split()
+        "ci95_high n best tied p_holm paired aha truncated no_answer chips why_missing footnote".split()
     )
     for table in board.tables:
         for row in table.rows:
@@ -63,6 +66,23 @@ def to_latex(board: Board) -> str:
     r"""Return the board as tables for LaTeX with the packages booktabs and graphicx (``\resizebox``)."""
     head = "% Needs \\usepackage{booktabs,graphicx} and, for names beyond ASCII, a Unicode engine."
     return "\n".join([head, f"% {NOTES}", *(line for table in board.tables for line in _latex_lines(table))]) + "\n"
+
+
+FORMATS = {"json": to_json, "csv": to_csv, "md": to_markdown, "tex": to_latex}
+
+
+def write_tables(board: Board, out: Path, formats: Iterable[str] = tuple(FORMATS)) -> list[Path]:
+    """Write leaderboard.<format> for each format, and return the files.
+
+    Raises:
+        UsageError: the disk is full or refuses.
+    """
+    paths = []
+    for name in formats:
+        path = out / f"leaderboard.{name}"
+        replace_file(path, [FORMATS[name](board).encode("utf-8", "backslashreplace")])
+        paths.append(path)
+    return paths
 
 
 def score(cell: Cell) -> str:
@@ -93,9 +113,17 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def footnotes(table: Table) -> list[str]:
-    """Return the table's footnotes, each once, in the order in which cells refer to them."""
-    found = [cell.footnote for row in table.rows for cell in row.cells.values() if cell.footnote]
+def footnotes(table: Table, *, cards: bool = True) -> list[str]:
+    """Return the table's footnotes, each once, in the order in which rows and cells refer to them.
+
+    Args:
+        table: whose.
+        cards: with the notes of the runs' own cards.
+    """
+    found = []
+    for row in table.rows:
+        found += [row.note] if row.note and (row.reported or cards) else []
+        found += [cell.footnote for cell in row.cells.values() if cell.footnote]
     return list(dict.fromkeys(found))
 
 
@@ -120,6 +148,7 @@ def _line(table: Table, row: Row, key: str, protocol: str) -> list[object]:
         cell.best,
         cell.tied,
         cell.p_holm,
+        cell.paired,
         row.aha,
         row.truncated,
         row.no_answer,
@@ -153,7 +182,8 @@ def _markdown_lines(board: Board) -> Iterator[str]:
         for group, rows in table.groups:
             yield "| " + " | ".join([f"*{_md(group)}*", *[""] * (len(labels) + 6)]) + " |"
             for row in rows:
-                name = f"{_md(row.name)}" + "".join(f" ({_md(chip)})" for chip in row.chips)
+                name = _md(row.name) + "".join(f" ({_md(chip)})" for chip in row.chips)
+                name += f" [{notes.index(row.note) + 1}]" if row.note in notes else ""
                 facts = [_md(parameters(row)), _md(row.base or "–"), _md(row.date or "–")]
                 cells = [_md_cell(row.cells[column.key], notes) for column in table.columns]
                 rates = [share(row.aha), share(row.truncated), share(row.no_answer)]
@@ -163,7 +193,8 @@ def _markdown_lines(board: Board) -> Iterator[str]:
         if mean is not None:
             yield f"Mean = {_md(mean.protocol)}."
         for number, text in enumerate(notes, start=1):
-            yield f"[{number}] {_md(text)}."
+            yield ""
+            yield f"[{number}] {_md(text.rstrip('.'))}."
         for said in filter(None, (table.note, table.source)):
             yield ""
             yield _md(said)
@@ -188,7 +219,7 @@ def _latex_lines(table: Table) -> Iterator[str]:
     yield ""
     yield r"\begin{table}"
     yield r"\centering"
-    marks = "".join(f" $^{{{number}}}${_tex(text)}." for number, text in enumerate(notes, start=1))
+    marks = "".join(f" $^{{{number}}}${_tex(text.rstrip('.'))}." for number, text in enumerate(notes, start=1))
     mean = next(column.protocol for column in columns if column.key == MEAN)
     yield rf"\caption{{{_tex(table.title)}: {_tex(table.protocol)}. Mean = {_tex(mean)}.{marks}}}"
     yield r"\resizebox{\linewidth}{!}{%"
@@ -200,6 +231,7 @@ def _latex_lines(table: Table) -> Iterator[str]:
         yield rf"\multicolumn{{{len(columns) + 2}}}{{l}}{{\emph{{{_tex(group)}}}}} \\"
         for row in rows:
             name = _tex(row.name) + (r"\,$^{r}$" if row.reported else "")
+            name += f"$^{{{notes.index(row.note) + 1}}}$" if row.note in notes else ""
             cells = [_tex_cell(row.cells[column.key], notes) for column in columns]
             yield " & ".join([name, _tex(parameters(row)), *cells]) + r" \\"
     yield r"\bottomrule"
@@ -207,6 +239,8 @@ def _latex_lines(table: Table) -> Iterator[str]:
     if any(row.reported for row in table.rows):
         source = f" {_tex(table.source)}." if table.source else ""
         yield rf"\\ {{\footnotesize $^{{r}}$reported, not run here.{source}}}"
+    if table.note:
+        yield rf"\\ {{\footnotesize {_tex(table.note)}}}"
     yield r"\end{table}"
 
 

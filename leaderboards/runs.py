@@ -17,6 +17,8 @@ from ahabench.harness.runlog import METRICS, VERDICTS
 
 CARD = "model.toml"
 """What the user says of the model, beside run.json: name, parameters_b, base, date, url, licence, note."""
+LARGEST_CARD = 10_000
+"""Bytes: a reader of TOML takes time and memory with the square of a dotted key's length."""
 TRAINING_LOG = "log.jsonl"
 """What a training run says of its steps, beside run.json."""
 
@@ -212,10 +214,14 @@ def read_card(run: Path) -> ModelCard:
     """
     path = run / CARD
     try:
-        return ModelCard.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        with path.open("rb") as file:
+            data = file.read(LARGEST_CARD + 1)
+        if len(data) > LARGEST_CARD:
+            raise ValueError(f"it has more than {LARGEST_CARD:,} bytes")
+        return ModelCard.model_validate(tomllib.loads(data.decode("utf-8")))
     except FileNotFoundError:
         return ModelCard()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"{path} cannot be read: {_first(error)}. Keys: {', '.join(ModelCard.model_fields)}"
         ) from error
@@ -223,7 +229,15 @@ def read_card(run: Path) -> ModelCard:
 
 def model_name(manifest: Manifest) -> str | None:
     """Return the model's name without the folders of the machine that it lay on."""
-    name = manifest.model.name
+    return place_free(manifest.model.name)
+
+
+def place_free(name: str | None) -> str | None:
+    """Return the last part of what is a path of some machine; everything else, such as a name on the hub, as it is.
+
+    >>> place_free("/home/me/Model-3B"), place_free("org/Model-3B"), place_free("auto"), place_free(None)
+    ('Model-3B', 'org/Model-3B', 'auto', None)
+    """
     if name is None:
         return None
     path = name.replace("\\", "/").rstrip("/")

@@ -15,25 +15,28 @@ from ahabench.harness.disk import replace_file
 from ahabench.harness.errors import AhabenchError
 from ahabench.harness.report import printable
 from ahabench.leaderboards import charts, exports
-from ahabench.leaderboards.runs import BoardRun, EstimateRow, TaskScore, model_name
-from ahabench.leaderboards.table import MEAN, SIX, Board, Cell, Row, Table
+from ahabench.leaderboards.run_page import cell_of, run_values
+from ahabench.leaderboards.runs import BoardRun, TaskScore
+from ahabench.leaderboards.table import MEAN, SIX, Board, Row, Table
 
-CURVES = (
-    "reward",
-    "reward_mean",
-    "loss",
-    "kl",
-    "accuracy",
-    "aha/with_moment",
-    "aha/per_1000_tokens",
-    "completion_length",
-    "completions/mean_length",
-    "entropy",
-    "grad_norm",
-    "beta",
-    "learning_rate",
-)
-"""What a training log may hold that is worth a curve, in the order of showing."""
+SHORT = {
+    "ik": "IK",
+    "ig": "IG",
+    "cm_strict": "CM strict",
+    "cm_loose": "CM loose",
+    "rm_strict": "RM strict",
+    "rm_loose": "RM loose",
+    "s1": "one step",
+    "s2": "two steps",
+    "s3": "three steps",
+    "score_strict": "strict",
+    "score_loose": "loose",
+    "rr": "robustness",
+    "concept_macro": "concepts",
+}
+"""Names for the heads of columns."""
+OUTCOMES = frozenset({"ik", "ig", "cm_strict", "cm_loose", "rm_strict", "rm_loose"})
+"""Those whose words stand below."""
 METRIC_WORDS = {
     "accuracy": "accuracy",
     "average": "average over variants",
@@ -65,10 +68,6 @@ def write_site(board: Board, runs: Sequence[BoardRun], out: Path) -> list[Path]:
         UsageError: the disk is full or refuses.
     """
     pages: dict[str, str] = {
-        "leaderboard.json": exports.to_json(board),
-        "leaderboard.csv": exports.to_csv(board),
-        "leaderboard.md": exports.to_markdown(board),
-        "leaderboard.tex": exports.to_latex(board),
         "index.html": render("board.html.jinja", "", board=board, plots=_plots(board)),
         "about.html": render("about.html.jinja", "", board=board, six=_about_tasks()),
     }
@@ -78,12 +77,12 @@ def write_site(board: Board, runs: Sequence[BoardRun], out: Path) -> list[Path]:
             "benchmark.html.jinja", "../", **_benchmark(task, board, {run.slug: run for run in runs})
         )
     for run in runs:
-        pages[f"runs/{run.slug}.html"] = render("run.html.jinja", "../", **_run(run, out))
+        pages[f"runs/{run.slug}.html"] = render("run.html.jinja", "../", **run_values(run, out))
     nav = [(task, SIX.get(task, task)) for task in tasks]
-    written = []
+    written = exports.write_tables(board, out)
     for name, text in pages.items():
         path = out / name
-        filled = text.replace(_NAV, _nav(nav, "../" if "/" in name else "")) if name.endswith(".html") else text
+        filled = text.replace(_NAV, _nav(nav, "../" if "/" in name else ""))
         replace_file(path, [filled.encode("utf-8", "backslashreplace")])
         written.append(path)
     return written
@@ -221,9 +220,11 @@ def _section(table: Table, task: str, scored: Sequence[tuple[Row, TaskScore]]) -
         {
             "title": "All metrics",
             "id": f"{table.id}-metrics",
-            "columns": [METRIC_WORDS.get(name, name) for name in metrics],
+            "counts": [],
+            "columns": [SHORT.get(name, name) for name in metrics],
+            "words": [(SHORT[name], METRIC_WORDS[name].partition(", ")[2]) for name in metrics if name in OUTCOMES],
             "rows": [
-                (row, [_cell(score.metrics.metrics.get(name)) for name in metrics])
+                (row, [cell_of(score.metrics.metrics.get(name)) for name in metrics])
                 for row, score in scored
                 if score.metrics
             ],
@@ -254,53 +255,8 @@ def _matrix(
     return {
         "title": f"By {tag.replace('_', ' ')}{word}",
         "id": f"{table.id}-{tag}-{name}",
-        "columns": [f"{value} (n {counts[value]:,})" for value in values],
-        "rows": [(row, [_cell(part.get(value, {}).get(name)) for value in values]) for row, part in parts],
+        "columns": values,
+        "counts": [counts[value] for value in values],
+        "words": [],
+        "rows": [(row, [cell_of(part.get(value, {}).get(name)) for value in values]) for row, part in parts],
     }
-
-
-def _cell(found: EstimateRow | None) -> Cell:
-    if found is None or found.value is None:
-        return Cell(gap="no value")
-    return Cell(value=found.value, ci95=found.ci95, n=found.n)
-
-
-def _run(run: BoardRun, out: Path) -> dict[str, Any]:
-    manifest = run.manifest
-    facts: list[tuple[str, str]] = [
-        ("model", model_name(manifest) or "not known"),
-        ("weights", manifest.model.weights_digest or "not known"),
-        ("revision", manifest.model.revision or "–"),
-        ("adapter", manifest.model.adapter or "–"),
-        ("images", "left out" if manifest.model.text_only else "shown"),
-        ("engine", " ".join(filter(None, (manifest.engine.name, manifest.engine.version))) or "not known"),
-        ("device, dtype", " ".join(filter(None, (manifest.engine.device, manifest.engine.dtype))) or "not known"),
-        *((f"sampling: {name.replace('_', ' ')}", _shown(value)) for name, value in manifest.sampling),
-        ("image pixels, least and most", f"{_shown(manifest.pixels.min)}, {_shown(manifest.pixels.max)}"),
-        ("system prompt", "not known" if manifest.system_prompt is None else manifest.system_prompt or "none"),
-        ("judge", manifest.judge.served_model or manifest.judge.model if manifest.judge else "none"),
-        ("status", manifest.status),
-        (
-            "ahabench commit",
-            f"{manifest.git.commit}{' + changes' if manifest.git.dirty else ''}" if manifest.git else "–",
-        ),
-    ]
-    facts += [(f"package {name}", version) for name, version in sorted(manifest.packages.items())]
-    return {
-        "run": run,
-        "facts": facts,
-        "tasks": [(task, SIX.get(task, task), score, _cells(score)) for task, score in run.tasks.items()],
-        "curves": charts.curves(run.training, CURVES),
-        "items": f"../items/{run.slug}/index.html" if (out / "items" / run.slug / "index.html").exists() else None,
-    }
-
-
-def _cells(score: TaskScore) -> list[tuple[str, Cell]]:
-    if score.metrics is None:
-        return []
-    names = sorted(score.metrics.metrics, key=lambda name: name != (score.metrics and score.metrics.headline))
-    return [(name, _cell(score.metrics.metrics[name])) for name in names]
-
-
-def _shown(value: object) -> str:
-    return "not known" if value is None else str(value)

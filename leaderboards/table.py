@@ -1,13 +1,14 @@
 """The board as values: tables, rows and cells, fractions throughout; exports and the site only lay it out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ahabench.harness import registry
 from ahabench.harness.errors import AhabenchError
+from ahabench.leaderboards.chips import chips_of
 from ahabench.leaderboards.collect import Comparable, TaskProtocol, comparable
 from ahabench.leaderboards.reported import Reported, ReportedRow, mean_of, misprinted
 from ahabench.leaderboards.runs import BoardRun, EstimateRow
@@ -25,19 +26,6 @@ SIX = {
 MEAN = "mean"
 SIZES = (4, 8, 16, 40)
 """Upper ends of the size groups in billions of parameters, rounded to whole ones."""
-DIFFERING = {
-    "max tokens": ("sampling", "max_new_tokens"),
-    "temperature": ("sampling", "temperature"),
-    "top-p": ("sampling", "top_p"),
-    "top-k": ("sampling", "top_k"),
-    "repetition penalty": ("sampling", "repetition_penalty"),
-    "min pixels": ("pixels", "min"),
-    "max pixels": ("pixels", "max"),
-    "engine": ("engine", "name"),
-    "engine version": ("engine", "version"),
-    "dtype": ("engine", "dtype"),
-}
-"""What may differ between rows of a table, and is then said of each by a chip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,19 +166,19 @@ def _table(number: int, group: Comparable, guests: Sequence[Reported], data: Pat
     tasks = [*SIX, *sorted(group.tasks.keys() - SIX.keys())]
     columns = [_column(task, group.tasks.get(task)) for task in tasks]
     mean = Column(key=MEAN, label="Mean", protocol=formula([one.label for one in columns if one.key in SIX]))
-    chips = _chips(group.runs)
+    chips = chips_of(group.runs)
     rows = [_row(run, tasks, chips[run.slug]) for run in group.runs]
     rows = _marked(rows, group, data)
     rows += [_guest(row, tuple(SIX), one) for one in guests for row in one.rows]
     title, protocol = _names(group)
-    notes = [_cited(one) for one in guests]
+    notes = [*_untested(rows, (mean, *columns)), *(_cited(one) for one in guests)]
     return Table(
         id=f"table-{number}",
         title=title,
         protocol=protocol,
         columns=(mean, *columns),
         rows=_ordered(rows),
-        note="; ".join(notes) or None,
+        note=" ".join(notes) or None,
     )
 
 
@@ -213,8 +201,25 @@ def _reported_table(one: Reported) -> Table:
     )
 
 
+def _untested(rows: Sequence[Row], columns: Sequence[Column]) -> Iterator[str]:
+    """Yield where a mark is no paired test, and where there is no test at all."""
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for column in columns:
+        cells = [row.cells[column.key] for row in rows]
+        for tested, labels in found.items():
+            if any(cell.paired is False and (cell.p_holm is not None) is tested for cell in cells):
+                labels.append(column.label)
+    if found[True]:
+        yield (
+            f"Not paired: {', '.join(found[True])}. Verdicts item by item, or the items, are not at hand for some "
+            "rows; errors are taken as independent there, which errs towards ≈."
+        )
+    if found[False]:
+        yield f"Not tested: {', '.join(found[False])}. A row there has no standard error, and may be a tie."
+
+
 def _cited(one: Reported) -> str:
-    return f"Rows marked as reported are from {one.source.cite}, {one.source.place} (page {one.source.page})"
+    return f"Rows marked as reported are from {one.source.cite}, {one.source.place} (page {one.source.page})."
 
 
 def _is_full(group: Comparable) -> bool:
@@ -364,28 +369,6 @@ def _ordered(rows: Sequence[Row]) -> tuple[Row, ...]:
         return order.index(row.group), row.reported, [1.0 if value is None else -value for value in values], row.name
 
     return tuple(sorted(rows, key=place))
-
-
-def _chips(runs: Sequence[BoardRun]) -> dict[str, tuple[str, ...]]:
-    """Return what each run must be told apart by: what differs between the rows, and what always matters."""
-    said: dict[str, list[str]] = {run.slug: [] for run in runs}
-    for run in runs:
-        if run.manifest.status != "complete":
-            said[run.slug].append(f"run {run.manifest.status}")
-        if run.manifest.model.text_only:
-            said[run.slug].append("text only")
-    for label, (part, name) in DIFFERING.items():
-        values = {run.slug: getattr(getattr(run.manifest, part), name) for run in runs}
-        if len(set(values.values())) > 1:
-            for slug, value in values.items():
-                said[slug].append(f"{label} {'not known' if value is None else value}")
-    systems = {run.slug: run.manifest.system_prompt for run in runs}
-    if len(set(systems.values())) > 1:
-        for slug, text in systems.items():
-            said[slug].append(
-                "system prompt not known" if text is None else "own system prompt" if text else "no system prompt"
-            )
-    return {slug: tuple(chips) for slug, chips in said.items()}
 
 
 def _aha(run: BoardRun) -> float | None:

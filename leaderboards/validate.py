@@ -1,31 +1,31 @@
 """Check a submitted run: its files, that every item was answered exactly once, and that it scores what it claims."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ahabench.harness import registry
-from ahabench.harness.errors import AhabenchError, DatasetError, UsageError
+from ahabench.harness.errors import AhabenchError, DatasetError, IncompleteRunError, UsageError
 from ahabench.harness.manifest import MANIFEST, Manifest, read_manifest
 from ahabench.harness.rescore import items_of
-from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, read_responses
-from ahabench.harness.score import judge_responses, summarise
+from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, Key, read_responses
+from ahabench.harness.score import MAX_SAMPLES, judge_responses, summarise
+from ahabench.harness.types import Response
 from ahabench.leaderboards.runs import Reader, read_card, read_objects
+from ahabench.leaderboards.submitted import strange_files
 
-CARRIED = ("metrics", "n_items", "n_samples", "excluded", "missing", "headline", "rates", "breakdown")
-"""The keys of `metrics.json` that a re-scoring must give again."""
 CLOSE = 1e-9
-LARGEST = 2_000_000_000
-"""Bytes that a file of a run may have."""
-_FILES = {MANIFEST, "model.toml", "README.md", "LICENSE", "log.jsonl"}
-_TASK_FILES = {RESPONSES, VERDICTS, METRICS}
+SHOWN = 20
+"""Problems of a run that are named; the last line counts the rest."""
+LONGEST = 400
+"""Characters of what is said of one problem: it may quote the submission."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Findings:
-    """What is wrong with a run, and what could not be checked."""
+    """What is wrong with a run, and what is missing or could not be checked."""
 
     run: str
     problems: list[str] = field(default_factory=list)
@@ -61,50 +61,58 @@ def validate(folder: Path, *, data: Path | None = None) -> list[Findings]:
     """
     if (folder / MANIFEST).exists():
         return [_validate(folder, data)]
-    runs = sorted(one for one in folder.iterdir() if (one / MANIFEST).exists()) if folder.is_dir() else []
+    runs = sorted(one for one in folder.iterdir() if _is_submission(one)) if folder.is_dir() else []
     if not runs:
         raise UsageError(f"{folder} is no run and holds none: no {MANIFEST} in it or in a folder of it")
-    return [_validate(run, data) for run in runs]
+    return [_validate(run, data) if not run.is_symlink() else _linked(run) for run in runs]
+
+
+def _is_submission(path: Path) -> bool:
+    """Whether a folder of runs is to have a finding on this: also on what should be a run and is none."""
+    return not path.name.startswith(".") and (path.is_dir() or path.is_symlink())
+
+
+def _linked(run: Path) -> Findings:
+    return Findings(run=run.name, problems=[f"{run.name} is a link; a run is a folder of plain files"])
 
 
 def _validate(run: Path, data: Path | None) -> Findings:
     found = Findings(run=run.name)
     try:
-        found.problems += _strange_files(run)
-        manifest = read_manifest(run)
-        Reader().read(run, "run")
-        found.problems += _promises(run, manifest)
-        if found.problems:
-            return found
+        found.problems += strange_files(run)
+        if not found.problems:
+            manifest = read_manifest(run)
+            Reader().read(run, "run")
+            found.problems += _promises(run, manifest)
+            found.unchecked += _absent(run, manifest)
+            if found.ok:
+                for task in manifest.tasks:
+                    _check(found, run, manifest, task, data)
     except AhabenchError as error:
         found.problems.append(str(error))
-        return found
-    for task in manifest.tasks:
-        try:
-            problems = list(_task(run, manifest, task, data))
-            found.problems += problems
-            found.tasks[task] = "differs" if problems else "scores again to what is claimed"
-        except DatasetError as error:
-            found.unchecked.append(f"{task}: the items are not at hand, so its scores were not checked: {error}")
-        except AhabenchError as error:
-            found.problems.append(f"{task}: {error}")
+    except OSError as error:
+        found.problems.append(f"{error.filename or run} cannot be read: {error.strerror}")
+    found.problems = _short(found.problems)
+    found.unchecked = _short(found.unchecked)
     return found
 
 
-def _strange_files(run: Path) -> Iterator[str]:
-    for path in sorted(run.rglob("*")):
-        name = path.relative_to(run).as_posix()
-        if path.is_symlink():
-            yield f"{name} is a link: a run holds plain files"
-        elif path.is_dir():
-            if path.parent != run:
-                yield f"{name} is a folder within a benchmark's"
-        elif not path.name.startswith("."):
-            known = _FILES if path.parent == run else _TASK_FILES
-            if path.name not in known:
-                yield f"{name} is no file of a run"
-            elif path.stat().st_size > LARGEST:
-                yield f"{name} has more than {LARGEST:,} bytes"
+def _check(found: Findings, run: Path, manifest: Manifest, task: str, data: Path | None) -> None:
+    try:
+        problems = list(_task(run, manifest, task, data))
+        found.problems += problems
+        found.tasks[task] = "differs" if problems else "scores again to what is claimed"
+    except DatasetError as error:
+        found.unchecked.append(f"{task}: the items are not at hand, so its scores were not checked: {error}")
+    except IncompleteRunError as error:
+        found.unchecked.append(str(error))
+    except AhabenchError as error:
+        found.problems.append(f"{task}: {error}")
+
+
+def _short(lines: list[str]) -> list[str]:
+    shown = [line if len(line) <= LONGEST else f"{line[:LONGEST]}…" for line in lines[:SHOWN]]
+    return shown if len(lines) <= SHOWN else [*shown, f"and {len(lines) - SHOWN:,} more"]
 
 
 def _promises(run: Path, manifest: Manifest) -> Iterator[str]:
@@ -130,14 +138,30 @@ def _promises(run: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{MANIFEST}: {task} does not say its prompt style"
         if record.data_digest is None:
             yield f"{MANIFEST}: {task} has no data digest"
-        for name in sorted(_TASK_FILES):
+        if record.n_items < 1:
+            yield f"{MANIFEST}: {task} has {record.n_items} items"
+        if record.limit is not None and record.limit < 1:
+            yield f"{MANIFEST}: {task} has the limit {record.limit}"
+        for name in (METRICS, VERDICTS):
             if not (run / task / name).exists():
-                yield f"{task}/{name} is missing"
+                yield f"{task}/{name} is missing; run `ahabench score` on the run"
+    samples = manifest.sampling.samples
+    if samples is not None and not 1 <= samples <= MAX_SAMPLES:
+        yield f"{MANIFEST}: sampling.samples is {samples:,}, wanted 1 to {MAX_SAMPLES:,}"
+    for folder in sorted(path.name for path in run.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        if folder not in manifest.tasks:
+            yield f"{folder}/ is no benchmark that {MANIFEST} names"
+
+
+def _absent(run: Path, manifest: Manifest) -> Iterator[str]:
+    for task in manifest.tasks:
+        if not (run / task / RESPONSES).exists():
+            yield f"{task}/{RESPONSES} is missing, so nothing can be scored again"
 
 
 def _task(run: Path, manifest: Manifest, task: str, data: Path | None) -> Iterator[str]:
     """Yield how a benchmark's claimed verdicts and metrics differ from those that its responses give."""
-    claimed = json.loads((run / task / METRICS).read_bytes())
+    claimed = _object(run / task / METRICS)
     scorer, _, version = str(claimed.get("scorer")).partition("@")
     rules = registry.find_scorer(registry.find_task(task), scorer)
     if version != str(rules.version):
@@ -149,33 +173,84 @@ def _task(run: Path, manifest: Manifest, task: str, data: Path | None) -> Iterat
             "submit the run scored without it"
         )
         return
-    dataset = items_of(manifest.tasks[task], task, data, run)
-    responses = list(read_responses(run / task / RESPONSES))
-    scores = judge_responses(dataset, scorer, responses, n_samples=manifest.sampling.samples)
+    record = manifest.tasks[task]
+    dataset = items_of(record, task, data, run)
+    if record.n_items != len(dataset.items):
+        yield f"{task}: {MANIFEST} counts {record.n_items:,} items, there are {len(dataset.items):,}"
+        return
+    prompt = record.prompt
+    named = f"{prompt.style}@{prompt.version}" if prompt else "unknown"
+    known = {f"{style}@{one.version}" for style, one in dataset.task.prompts.items()}
+    if named not in known:
+        yield f"{task}: asked in {named}; this ahabench has {', '.join(sorted(known))}"
+        return
+    samples = manifest.sampling.samples
+    responses = _responses(run / task / RESPONSES, len(dataset.items) * (samples or MAX_SAMPLES))
+    scores = judge_responses(dataset, scorer, responses, n_samples=samples)
     if scores.missing:
         item_id, index = scores.missing[0]
-        yield f"{task}: {len(scores.missing):,} responses are missing, the first is item {item_id} sample {index}"
-        return
-    verdicts = {(str(row["item_id"]), row["sample_index"]): row for _, row in read_objects(run / task / VERDICTS)}
-    ours = {(row.item_id, row.sample_index): row.as_row() for row in scores.judged}
-    if verdicts.keys() != ours.keys():
-        yield f"{task}: {VERDICTS} has {len(verdicts):,} rows, the responses give {len(ours):,}"
-    different = [
-        key
-        for key, row in ours.items()
-        if key in verdicts and any(verdicts[key].get(name) != row[name] for name in ("status", "extracted", "rule"))
-    ]
-    if different:
-        key = different[0]
-        yield (
-            f"{task}: {len(different):,} verdicts are not what the responses give, the first is item {key[0]} sample "
-            f"{key[1]}: {verdicts[key].get('status')} claimed, {ours[key]['status']} found"
+        raise IncompleteRunError(
+            f"{task}: {len(scores.missing):,} responses are missing, the first is item {item_id} sample {index}"
         )
-    prompt = manifest.tasks[task].prompt
-    again, _ = summarise(scores, prompt=f"{prompt.style}@{prompt.version}" if prompt else "unknown")
-    for name in CARRIED:
-        if not _same(claimed.get(name), json.loads(json.dumps(again[name]))):
+    again, _ = summarise(scores, prompt=named)
+    # Through JSON, as the claimed ones came.
+    ours = {(row.item_id, row.sample_index): json.loads(json.dumps(row.as_row())) for row in scores.judged}
+    yield from _turned(task, _verdicts(run / task / VERDICTS), ours)
+    for name, value in again.items():
+        if name not in claimed:
+            yield f"{task}: {METRICS} has no {name!r}; score the run again"
+        elif not _same(claimed[name], json.loads(json.dumps(value))):
             yield f"{task}: {name} in {METRICS} is not what the responses give"
+
+
+def _responses(path: Path, most: int) -> list[Response]:
+    found = []
+    for response in read_responses(path):
+        found.append(response)
+        if len(found) > most:
+            raise UsageError(f"{path} has more than the {most:,} responses that its items have")
+    return found
+
+
+def _turned(
+    task: str, claimed: Mapping[Key, Mapping[str, Any]], ours: Mapping[Key, Mapping[str, Any]]
+) -> Iterator[str]:
+    if claimed.keys() != ours.keys():
+        yield f"{task}: {VERDICTS} has {len(claimed):,} rows, the responses give {len(ours):,}"
+    different = 0
+    first = ""
+    for key, row in ours.items():
+        theirs = claimed.get(key)
+        names = [name for name, value in row.items() if theirs is not None and not _same(theirs.get(name), value)]
+        if theirs is not None and names:
+            different += 1
+            first = first or (
+                f"item {key[0]} sample {key[1]}: {names[0]} {theirs.get(names[0])!r} claimed, {row[names[0]]!r} found"
+            )
+    if different:
+        yield f"{task}: {different:,} verdicts are not what the responses give, the first is {first}"
+
+
+def _verdicts(path: Path) -> dict[Key, Mapping[str, Any]]:
+    found: dict[Key, Mapping[str, Any]] = {}
+    for number, row in read_objects(path):
+        key = row.get("item_id"), row.get("sample_index")
+        if not isinstance(key[0], str) or type(key[1]) is not int:
+            raise UsageError(f"{path}:{number} is no verdict: item_id {key[0]!r}, sample_index {key[1]!r}")
+        if (key[0], key[1]) in found:
+            raise UsageError(f"{path}:{number} repeats item {key[0]!r}, sample {key[1]}")
+        found[key[0], key[1]] = row
+    return found
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} is a {type(found).__name__}, wanted an object")
+    return found
 
 
 def _same(first: object, second: object) -> bool:

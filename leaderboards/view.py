@@ -1,8 +1,10 @@
 """A run as logs of Inspect, and those with Inspect's own viewer as a folder for any static host."""
 
+import io
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,13 @@ EPOCH = "1970-01-01T00:00:00+00:00"
 
 
 def write_logs(
-    run: Path, out: Path, *, data: Path | None = None, images: bool = True, task: str | None = None
+    run: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    images: bool = True,
+    task: str | None = None,
+    against: Path | None = None,
 ) -> list[Path]:
     """Write a run's responses as logs of Inspect, at most `SHARD` in each, and return them.
 
@@ -39,6 +47,7 @@ def write_logs(
         data: where the items are, as for `dataset.load`.
         images: whether the pictures are copied in; a data set's licence may forbid it.
         task: this one; all if `None`.
+        against: another run, whose verdicts make the column "flip": "fixed", "broken" or "same".
 
     Raises:
         UsageError: inspect-ai is not installed, `out` holds something, or a file is damaged.
@@ -53,14 +62,22 @@ def write_logs(
     manifest = read_manifest(run)
     written = []
     for name in chosen_tasks(manifest, run, task):
-        for number, part in enumerate(_parts(answered(run, manifest, name, data=data)), start=1):
+        for number, part in enumerate(_parts(answered(run, manifest, name, data=data, against=against)), start=1):
             path = out / f"{name}-{number:04d}.eval"
             write_eval_log(_log(part, manifest, name, number, images=images), str(path))
             written.append(path)
     return written
 
 
-def bundle(run: Path, out: Path, *, data: Path | None = None, images: bool = True, task: str | None = None) -> int:
+def bundle(
+    run: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    images: bool = True,
+    task: str | None = None,
+    against: Path | None = None,
+) -> int:
     """Write a run's logs with Inspect's viewer into a folder, and return how many logs there are.
 
     Args:
@@ -69,6 +86,7 @@ def bundle(run: Path, out: Path, *, data: Path | None = None, images: bool = Tru
         data: as for `write_logs`.
         images: as for `write_logs`.
         task: as for `write_logs`.
+        against: as for `write_logs`.
 
     Raises:
         UsageError: as `write_logs`; or `out` holds something that is no bundle.
@@ -81,9 +99,11 @@ def bundle(run: Path, out: Path, *, data: Path | None = None, images: bool = Tru
         raise UsageError(f"{out} is not empty and holds no earlier bundle; give a new folder")
     with tempfile.TemporaryDirectory() as folder:
         logs = Path(folder) / "logs"
-        written = write_logs(run, logs, data=data, images=images, task=task)
+        written = write_logs(run, logs, data=data, images=images, task=task, against=against)
         made = Path(folder) / "site"
-        bundle_log_dir(str(logs), str(made))
+        # It tells stdout where it works, which is the command's.
+        with redirect_stdout(io.StringIO()):
+            bundle_log_dir(str(logs), str(made))
         if out.exists():
             shutil.rmtree(out)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -227,11 +247,8 @@ def _scores(one: Answered) -> dict[str, Any] | None:
     how = f"{status}: {one.verdict.get('rule')}"
     verdict = Score(value=value, answer=one.verdict.get("extracted"), explanation=how)
     # Columns of their own, because the viewer filters and sorts by scores.
-    return {
-        "verdict": verdict,
-        "status": Score(value=status),
-        "aha": Score(value=len(_moments(one))),
-    }
+    found = {"verdict": verdict, "status": Score(value=status), "aha": Score(value=len(_moments(one)))}
+    return found if one.flip is None else {**found, "flip": Score(value=one.flip)}
 
 
 def _metadata(one: Answered) -> dict[str, Any]:

@@ -26,9 +26,9 @@ def test_build_without_anything_says_what_to_give(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (2, "error: give run directories, --published, or both\n")
 
 
-def test_validate_ends_with_1_for_a_wrong_run(make_run: MakeRun, tmp_path: Path) -> None:
+def test_validate_ends_with_2_for_a_wrong_run(make_run: MakeRun, tmp_path: Path) -> None:
     done = call(tmp_path, "board", "validate", str(make_run("a", bool)), "--json")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert json.loads(done.stdout)[0]["problems"] == ["model.toml does not give the model's name"]
 
 

@@ -55,6 +55,15 @@ def test_axe_finds_no_serious_fault(page: Path, browser: Any) -> None:
     assert [one["id"] for one in found["violations"] if one["impact"] in {"serious", "critical"}] == []
 
 
+def test_a_phone_scrolls_no_page(page: Path, browser: Any) -> None:
+    opened = browser.new_page(viewport={"width": 390, "height": 844})
+    opened.goto(page.as_uri())
+    opened.locator("details.flip summary").first.click()
+    width = opened.evaluate("document.documentElement.scrollWidth")
+    opened.close()
+    assert width == 390
+
+
 def test_marks_lose_no_letter() -> None:
     text = "It is 3. Wait, that is wrong. Let me check: 4."
     parts = marked(text, "")

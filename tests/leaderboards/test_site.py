@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,37 @@ def test_a_row_reads_without_scripts(site: Path, browser: Any) -> None:
     row = opened.locator("#table-1 tr[data-row]").first
     assert row.is_visible()
     assert "org/beta-2B" in row.inner_text()
+    # Every plot at once, since nothing can choose one: the mean and the six.
+    assert opened.locator("[data-plots]").first.locator("figure:visible").count() == 7
     context.close()
+
+
+def test_a_run_says_what_its_responses_were_like(page: Any, site: Path) -> None:
+    page.goto((site / "runs" / "alpha-1b.html").as_uri())
+    table = page.locator("section:has(#responses) table")
+    heads = table.locator("thead th").all_inner_texts()
+    assert heads == ["Per benchmark", *SIX.values()]
+    lines = {line[0]: line[1:] for line in (text.split("\t") for text in table.locator("tbody tr").all_inner_texts())}
+    assert lines["items"] == ["120"] * 6
+    assert lines["ended by “stop”"] == ["120"] * 6
+    # Every second item of MathVista was answered right.
+    assert lines["tokens: completion per item"] == ["5"] * 6
+    assert lines["tokens: completion per correct"][0] == "10"
+
+
+def test_a_long_table_keeps_its_head_and_names_in_sight(make_run: MakeRun, tmp_path: Path, browser: Any) -> None:
+    first = make_run("m0", bool)
+    for number in range(1, 25):
+        shutil.copytree(first, first.parent / f"m{number}")
+    build_site([first.parent], tmp_path / "site")
+    opened = browser.new_page(viewport={"width": 390, "height": 700})
+    opened.goto((tmp_path / "site" / "index.html").as_uri())
+    box = opened.locator(".scroll").first
+    box.evaluate("element => element.scrollTo(200, 400)")
+    corner = opened.locator("#table-1 thead th").first.bounding_box()
+    frame = box.bounding_box()
+    opened.close()
+    assert (round(corner["x"] - frame["x"]), round(corner["y"] - frame["y"])) == (0, 0)
 
 
 def test_a_press_on_a_header_sorts_and_says_so(page: Any, site: Path) -> None:
@@ -206,16 +237,21 @@ def test_a_benchmark_has_its_breakdowns(page: Any, site: Path) -> None:
 
 def test_wemath_has_its_four_outcomes(page: Any, site: Path) -> None:
     page.goto((site / "benchmarks" / "wemath.html").as_uri())
-    heads = " ".join(page.locator("thead th").all_inner_texts())
-    assert [name for name in ("IK,", "IG,", "CM,", "RM,") if name not in heads] == []
+    heads = page.locator("table").first.locator("thead th").all_inner_texts()
+    assert {"IK", "IG", "CM strict", "CM loose", "RM strict", "RM loose", "strict", "loose"} <= set(heads)
+    assert "RM loose: rote memorisation (loose)" in page.locator("p.notes").first.inner_text()
 
 
 def test_a_run_of_training_has_curves(make_run: MakeRun, tmp_path: Path, page: Any) -> None:
     run = make_run("a", bool)
-    (run / "log.jsonl").write_text('{"step": 0, "reward": 0.1}\n{"step": 5, "reward": 0.4, "loss": 1}\n')
+    # What stands before the first step is the curve's first point.
+    (run / "log.jsonl").write_text('{"step": 0, "baseline/reward": 0.1}\n{"step": 5, "reward": 0.4, "loss": 1}\n')
     build_site([run], tmp_path / "site")
     page.goto((tmp_path / "site" / "runs" / "a.html").as_uri())
-    assert page.locator("figure svg").get_attribute("aria-label") == "reward: 0.1 at step 0, 0.4 at step 5"
+    drawn = page.locator("figure svg")
+    assert drawn.count() == 1
+    assert drawn.locator("title").text_content() == "reward, mean"
+    assert drawn.locator("desc").text_content() == "0.1 at step 0, 0.4 at step 5, between 0.1 and 0.4"
 
 
 @pytest.mark.parametrize("name", ["index.html", "benchmarks/mathvision.html", "runs/alpha-1b.html", "about.html"])

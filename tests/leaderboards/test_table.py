@@ -1,6 +1,7 @@
 """What stands in cells: means, gaps, marks and footnotes."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from ahabench.leaderboards.collect import collect
+from ahabench.leaderboards.exports import footnotes, to_markdown
 from ahabench.leaderboards.reported import misprinted, read_published
 from ahabench.leaderboards.table import MEAN, SIX, Board, Cell, build_board, mean_interval, size_group
 
@@ -61,6 +63,34 @@ def test_the_test_is_paired(make_run: MakeRun) -> None:
     assert second.ci95 is not None
     assert first.ci95[0] < second.ci95[1]
     assert (second.tied, second.paired) == (False, True)
+
+
+def test_without_verdicts_the_test_is_not_paired_and_the_board_says_so(make_run: MakeRun) -> None:
+    runs = [make_run("a", lambda n: n < 60), make_run("b", lambda n: n < 45)]
+    (runs[1] / "mathvista" / "verdicts.jsonl").unlink()
+    made = board(*runs)
+    second = cell(made, "b")
+    # 50 and 37.5 % of 120, each with its own error: sqrt(.5 * .5 / 119) = .0458, sqrt(.375 * .625 / 119) = .0444, so
+    # z = .125 / .0638 = 1.96 and p = 0.05007: not told apart, though the paired test of the same runs tells them apart.
+    assert second.p_holm == pytest.approx(math.erfc(0.125 / math.sqrt((0.25 + 0.234375) / 119) / math.sqrt(2)))
+    assert (second.tied, second.paired) == (True, False)
+    note = made.tables[0].note
+    assert note is not None
+    assert note.startswith("Not paired: MathVista. ")
+    assert note in to_markdown(made).replace("\\", "")
+
+
+def test_a_row_without_an_error_is_not_said_to_differ(make_run: MakeRun, edit: Edit) -> None:
+    runs = [make_run("a", lambda n: n < 60), make_run("b", lambda n: n < 45)]
+    (runs[1] / "mathvista" / "verdicts.jsonl").unlink()
+    edit(runs[1] / "mathvista" / "metrics.json", lambda metrics: metrics["metrics"]["accuracy"].update(stderr=None))
+    made = board(*runs)
+    assert (cell(made, "b").tied, cell(made, "b").p_holm) == (False, None)
+    assert made.tables[0].note == "Not tested: MathVista. A row there has no standard error, and may be a tie."
+
+
+def test_paired_tables_have_no_note(make_run: MakeRun) -> None:
+    assert board(make_run("a", lambda n: n < 60), make_run("b", lambda n: n < 45)).tables[0].note is None
 
 
 def test_the_same_scores_on_other_items_are_equally_best(make_run: MakeRun) -> None:
@@ -147,3 +177,18 @@ def test_reported_rows_say_so_and_are_never_marked() -> None:
             assert row.reported
             assert "reported, not run here" in row.chips
             assert not any(one.best or one.tied or one.ci95 for one in row.cells.values())
+
+
+def test_what_a_source_says_of_its_rows_stands_in_footnotes() -> None:
+    table = next(table for table in build_board([], read_published()).tables if table.id == "vlaa-thinker-sft")
+    assert footnotes(table) == [
+        "before SFT, from Table 4",
+        "computed from Table 4 and the relative changes of Figure 3",
+    ]
+
+
+def test_every_reported_table_names_its_source_and_place() -> None:
+    for one in read_published():
+        assert re.match(r"https?://", one.source.url)
+        assert re.match(r"(Table|Figure) \d", one.source.place)
+        assert one.source.page

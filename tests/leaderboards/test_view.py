@@ -1,6 +1,7 @@
 """A run as Inspect's logs, its viewer over our own host, and rows for other tools."""
 
 import json
+import random
 import threading
 import urllib.error
 import urllib.request
@@ -10,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from ahabench.harness.errors import UsageError
+from ahabench.harness.errors import IncomparableRunsError, UsageError
 from ahabench.harness.imports.lmms_eval import read_logs
 from ahabench.leaderboards.rows import write_lmms_eval_log, write_parquet
 from ahabench.leaderboards.serving import part_of, server
 
 MakeRun = Callable[..., Path]
+Edit = Callable[[Path, Callable[[Any], None]], None]
 SAID = "<think>It is 3. Wait, let me check the picture again: 4.</think><answer>none</answer>"
 
 
@@ -69,6 +71,30 @@ def test_many_responses_are_shared_out(run: Path, tmp_path: Path, monkeypatch: p
     assert len({sample.id for one in found for sample in one.samples}) == 120
 
 
+def test_a_second_run_says_what_flipped(make_run: MakeRun, tmp_path: Path) -> None:
+    log = pytest.importorskip("inspect_ai.log", reason="inspect-ai is not installed")
+    from ahabench.leaderboards import view
+
+    # Right are items 0 to 29, and before 10 to 34: 0 to 9 are fixed, 30 to 34 broken, 105 the same.
+    now, before = make_run("now", lambda n: n < 30), make_run("before", lambda n: 10 <= n < 35)
+    (path,) = view.write_logs(now, tmp_path / "logs", images=False, against=before)
+    samples = log.read_eval_log(str(path)).samples
+    by_place = {int(sample.id.rpartition("-")[2]) - 1: sample.scores["flip"].value for sample in samples}
+    flips = [by_place[place] for place in range(120)]
+    assert (flips[:10], flips[30:35]) == (["fixed"] * 10, ["broken"] * 5)
+    assert flips.count("same") == 105
+
+
+def test_a_second_run_on_other_items_is_refused(make_run: MakeRun, edit: Edit, tmp_path: Path) -> None:
+    pytest.importorskip("inspect_ai", reason="inspect-ai is not installed")
+    from ahabench.leaderboards import view
+
+    now, before = make_run("now", bool), make_run("before", bool)
+    edit(before / "run.json", lambda run: run["tasks"]["mathvista"].update(data_digest="f" * 64))
+    with pytest.raises(IncomparableRunsError, match="other items of mathvista"):
+        view.write_logs(now, tmp_path / "logs", images=False, against=before)
+
+
 def test_pictures_can_be_left_out(run: Path, tmp_path: Path) -> None:
     log = pytest.importorskip("inspect_ai.log", reason="inspect-ai is not installed")
     from ahabench.leaderboards import view
@@ -108,6 +134,52 @@ def test_the_browser_shows_a_sample_and_asks_nobody_else(run: Path, tmp_path: Pa
         page.close()
         host.shutdown()
     assert others == []
+
+
+@pytest.mark.slow
+def test_a_sample_costs_its_own_bytes_and_an_index_of_the_others(
+    make_run: MakeRun, tmp_path: Path, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("inspect_ai", reason="inspect-ai is not installed")
+    from ahabench.leaderboards import view
+
+    monkeypatch.setattr(view, "SHARD", 20)
+    words = random.Random(0)
+    # Text that does not compress, so that what is read too much weighs.
+    words_of_all = str(words.getrandbits(64))
+    text = f"<think>{words_of_all} {' '.join(str(words.getrandbits(64)) for _ in range(1_000))}</think>none"
+    tasks = ("mathvista", "mathvision", "logicvista")
+    assert view.bundle(make_run("big", lambda _: False, tasks=tasks, text=text), tmp_path / "view") == 18
+    size = sum(path.stat().st_size for path in (tmp_path / "view" / "logs").iterdir())
+    with server(tmp_path / "view", 0) as host:
+        threading.Thread(target=host.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{host.server_address[1]}/"
+        fetched: list[int] = []
+
+        def opened(way: str, shown: str) -> None:
+            page = browser.new_page()
+            page.on(
+                "response",
+                lambda one: (
+                    fetched.append(int(one.headers["content-length"]))
+                    if "/logs/" in one.url and one.request.method == "GET"
+                    else None
+                ),
+            )
+            page.goto(f"{address}{way}")
+            page.get_by_text(shown).first.wait_for(state="attached", timeout=30_000)
+            page.close()
+
+        opened("#/logs/mathvista-0006.eval/samples/sample/mini-vista-120/1/", words_of_all)
+        one_log = sum(fetched)
+        opened("", "mini 0006")
+        host.shutdown()
+    assert size > 18 * 20 * 5_000
+    # One of 360 samples, and one of 18 indexes.
+    assert one_log < size / 18
+    # All indexes: some 20 numbered lines each, and no sample.
+    assert sum(fetched) - one_log < size / 8
+    assert len(fetched) < 18 * 8
 
 
 @pytest.fixture

@@ -1,0 +1,88 @@
+"""What docs/board.md and its workflow tell a reader to run."""
+
+import os
+import re
+import subprocess
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+MakeRun = Callable[..., Path]
+ROOT = Path(__file__).parents[2]
+WORKFLOW = ROOT / "docs" / "board" / "github-actions.yml"
+
+
+@pytest.fixture(scope="module")
+def workflow() -> dict[Any, Any]:
+    found: dict[Any, Any] = yaml.safe_load(WORKFLOW.read_text())
+    return found
+
+
+@pytest.fixture
+def repository(make_run: MakeRun) -> Path:
+    """A repository with one run, as the docs lay it out."""
+    run = make_run("a", lambda number: number < 30)
+    (run / "model.toml").write_text('name = "A"\n')
+    return run.parent.parent
+
+
+def step(workflow: dict[Any, Any], job: str, name: str) -> str:
+    (found,) = (one["run"] for one in workflow["jobs"][job]["steps"] if one.get("name") == name)
+    return str(found)
+
+
+def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
+    # As GitHub runs a step.
+    command = ["bash", "-e", "-o", "pipefail", "-c", script]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_an_honest_submission_passes_and_becomes_a_site(workflow: dict[Any, Any], repository: Path) -> None:
+    done = run(step(workflow, "validate", "Validate"), repository)
+    assert (done.returncode, done.stdout) == (0, "a: ok\n"), done.stderr
+    done = run(step(workflow, "site", "Build"), repository)
+    assert done.returncode == 0, done.stderr
+    assert (repository / "site" / "index.html").exists()
+    assert "# Leaderboard" in (repository / "summary.md").read_text()
+
+
+def test_a_turned_verdict_fails_the_job(workflow: dict[Any, Any], repository: Path) -> None:
+    path = repository / "runs" / "a" / "mathvista" / "verdicts.jsonl"
+    path.write_text(path.read_text().replace('"no_answer"', '"correct"'))
+    assert run(step(workflow, "validate", "Validate"), repository).returncode == 2
+
+
+def test_a_submission_meets_no_secret_and_no_right_to_write(workflow: dict[Any, Any]) -> None:
+    # YAML reads the key "on" as true.
+    assert set(workflow[True]) == {"pull_request", "push"}
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "permissions" not in workflow["jobs"]["validate"]
+    assert workflow["jobs"]["site"]["if"] == "github.event_name == 'push'"
+    assert "secrets" not in WORKFLOW.read_text()
+    # What a contributor names is never put into a script.
+    assert not re.search(r"run:.*\$\{\{", WORKFLOW.read_text())
+
+
+def test_the_keys_of_the_card_in_the_docs_are_all_there_are(tmp_path: Path) -> None:
+    from ahabench.leaderboards.runs import ModelCard, read_card
+
+    text = (ROOT / "docs" / "board.md").read_text()
+    found = re.search(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    (tmp_path / "model.toml").write_text(found[1])
+    assert all(getattr(read_card(tmp_path), name) for name in ModelCard.model_fields)
+
+
+def test_the_links_of_the_docs_lead_somewhere() -> None:
+    text = (ROOT / "docs" / "board.md").read_text()
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert len(links) >= 2
+    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
