@@ -108,10 +108,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def _print_ratios(out: pytest.TerminalReporter, ratios: dict[str, Ratio]) -> None:
     out.section("as multiples of a reference in the same run")
-    out.line(f"{'':26}{'seconds':>10}{'reference':>11}{'ratio':>8}{'limit':>7}  reference")
+    out.line(f"{'CPU seconds of':26}{'ours':>6}{'reference':>11}{'ratio':>7}{'limit':>6}  reference")
     for name, row in ratios.items():
         limit = "-" if row.limit is None else f"{row.limit:g}"
-        out.line(f"{name:26}{row.ours_s:>10.2g}{row.reference_s:>11.2g}{row.value:>8.2f}{limit:>7}  {row.reference}")
+        out.line(f"{name:26}{row.ours_s:>6.2g}{row.reference_s:>11.2g}{row.value:>7.2f}{limit:>6}  {row.reference}")
 
 
 def _print_engines(out: pytest.TerminalReporter, rates: dict[str, dict[str, Any]]) -> None:

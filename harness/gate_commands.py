@@ -49,9 +49,9 @@ def compare(
 ) -> None:
     """Tell whether B is worse than A by more than a margin: paired, clustered; pass, fail or inconclusive."""
     from ahabench.harness import extensions
-    from ahabench.harness.gate import compare_report
     from ahabench.harness.gate.compare import compare as run_comparison
     from ahabench.harness.gate.policy import Policy, parse_margin
+    from ahabench.harness.gate.report import EXAMPLES, print_comparison, write_junit, write_markdown
     from ahabench.harness.gate.sides import open_side
 
     demands = Policy.read(policy) if policy is not None else Policy()
@@ -72,17 +72,18 @@ def compare(
         data=data,
         tasks=[name.strip() for name in tasks.split(",")] if tasks else None,
         scorer=scorer,
+        examples=None if html is not None else max(flips, EXAMPLES if markdown is not None else 0),
     )
     if junit is not None:
-        compare_report.write_junit(found, junit)
+        write_junit(found, junit)
     if markdown is not None:
-        compare_report.write_markdown(found, markdown)
+        write_markdown(found, markdown)
     if html is not None:
         extensions.load("ahabench.pages", "compare")(found, html, data=data, images=images)
     if as_json:
         report.print_json(found.as_json())
     else:
-        compare_report.print_comparison(found, examples=flips)
+        print_comparison(found, examples=flips)
     if found.exit_code:
         raise typer.Exit(found.exit_code)
 
@@ -112,7 +113,8 @@ def plan(
     from ahabench.harness import registry
     from ahabench.harness.dataset import load
     from ahabench.harness.disk import replace_file
-    from ahabench.harness.gate import power_plan, power_report
+    from ahabench.harness.gate.plan import design_of, design_of_items, measured_designs, plan_rows
+    from ahabench.harness.gate.plan_report import picture, print_plan
     from ahabench.harness.gate.policy import Policy
     from ahabench.harness.gate.sides import open_side
 
@@ -128,20 +130,20 @@ def plan(
         raise UsageError(f"--power {power:g} is out of range, wanted between 0.5 and 1")
     if discordance_from is not None:
         a, b = (open_side(side, baselines=baselines) for side in discordance_from)
-        designs = power_plan.measured_designs(a, b, Policy(allow_missing=True), data)
+        designs = measured_designs(a, b, Policy(allow_missing=True), data)
     elif items is not None:
-        designs = [power_plan.design_of_items(items, clusters or items, correlation=correlation, discordances=shares)]
+        designs = [design_of_items(items, clusters or items, correlation=correlation, discordances=shares)]
     else:
         pairs = registry.parse_tasks(tasks, suite=suite)
         loaded = [load(task, split, data=data) for task, split in pairs]
-        designs = [power_plan.design_of(one, correlation=correlation, discordances=shares) for one in loaded]
-    rows = power_plan.plan_rows(designs, margin=margin / 100, alpha=alpha, power=power)
+        designs = [design_of(one, correlation=correlation, discordances=shares) for one in loaded]
+    rows = plan_rows(designs, margin=margin / 100, alpha=alpha, power=power)
     if plot is not None:
-        replace_file(plot, [power_report.plot(rows, margin=margin / 100, power=power).encode()])
+        replace_file(plot, [picture(rows, margin=margin / 100, power=power).encode()])
     if as_json:
         report.print_json([row.as_row() for row in rows])
     else:
-        power_report.print_plan(rows, margin=margin / 100, alpha=alpha, power=power)
+        print_plan(rows, margin=margin / 100, alpha=alpha, power=power)
 
 
 def _fractions(text: str) -> list[float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from ahabench.harness.gate.pytest_gate import AhabenchEval
+    from ahabench.harness.gate.pytest_items import AhabenchEval
 
 OPTIONS = {
     "run": "run (or folder of seeds, or baseline:NAME) to test against --ahabench-baseline",
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     """Add the gate's tests, before others select by mark or keyword."""
     if config.getoption("--ahabench-run") is None:
         return
-    from ahabench.harness.gate.pytest_gate import gate_items
+    from ahabench.harness.gate.pytest_items import gate_items
 
     items += gate_items(session)
 
@@ -52,6 +52,6 @@ def ahabench_eval(pytestconfig: pytest.Config) -> "AhabenchEval":
     `ahabench_eval.compare("runs/pr", "runs/main")` returns the whole comparison;
     `ahabench_eval.metrics("mathvista")["metrics"]["accuracy"]["value"]` is what `ahabench score` wrote.
     """
-    from ahabench.harness.gate.pytest_gate import AhabenchEval
+    from ahabench.harness.gate.pytest_items import AhabenchEval
 
     return AhabenchEval(pytestconfig)

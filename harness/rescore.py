@@ -17,7 +17,9 @@ from ahabench.harness.runlog import (
     METRICS,
     RESPONSES,
     VERDICTS,
+    file_digest,
     read_responses,
+    responses_digest,
     write_metrics,
     write_responses,
     write_verdicts,
@@ -73,13 +75,15 @@ def score_run(
             raise UsageError(f"{run} holds no responses to {name}; it has {', '.join(manifest.tasks) or 'none'}")
     names = _with_answers(manifest, names)
     prepared = [items_of(manifest.tasks[name], name, data, run) for name in names]
+    # Before they are read: where somebody writes meanwhile, the verdicts are then not taken for those of the new file.
+    digests = [responses_digest(run / name / RESPONSES) for name in names]
     judged = _judge_all(run, prepared, scorer, judge, manifest.sampling.samples)
     rows, incomplete = [], []
-    for name, scores in zip(names, judged, strict=True):
+    for name, scores, digest in zip(names, judged, digests, strict=True):
         prompt = manifest.tasks[name].prompt
         style = f"{prompt.style}@{prompt.version}" if prompt else "unknown"
         try:
-            rows.append(_derive(run / name, scores, style, allow_missing, judge))
+            rows.append(_derive(run / name, scores, style, allow_missing, judge, digest))
         except IncompleteRunError as error:
             incomplete.append(error)
     record = _judge_record(manifest, names, judge)
@@ -143,7 +147,7 @@ def score_file(
     folder = out / task.name
     write_responses(folder / RESPONSES, responses)
     write_manifest(out, manifest)
-    return _derive(folder, scores, "unknown", allow_missing, judge)
+    return _derive(folder, scores, "unknown", allow_missing, judge, responses_digest(folder / RESPONSES))
 
 
 def explain_item(
@@ -213,8 +217,10 @@ def _judge_all(
     ]
 
 
-def _derive(folder: Path, scores: Scores, prompt: str, allow_missing: bool, judge: Judge | None) -> dict[str, Any]:
-    """Write verdicts and metrics; stale metrics of an incomplete run are removed."""
+def _derive(
+    folder: Path, scores: Scores, prompt: str, allow_missing: bool, judge: Judge | None, digest: str
+) -> dict[str, Any]:
+    """Write verdicts and metrics, which name both files they belong to; stale ones of an incomplete run are removed."""
     write_verdicts(folder / VERDICTS, (row.as_row() for row in scores.judged))
     if scores.judge_failures:
         note(
@@ -227,6 +233,7 @@ def _derive(folder: Path, scores: Scores, prompt: str, allow_missing: bool, judg
     except IncompleteRunError:
         (folder / METRICS).unlink(missing_ok=True)
         raise
+    metrics |= {"responses_sha256": digest, "verdicts_sha256": file_digest(folder / VERDICTS)}
     if judge is not None:
         metrics["judge"] = {"model": judge.served_model, "failures": scores.judge_failures}
     for line in refused:

@@ -8,6 +8,7 @@
 The names of files and keys are public: other tools read them.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, KeysView, Mapping
@@ -30,11 +31,14 @@ __all__ = [
     "Manifest",
     "OwnRow",
     "ResponseLog",
+    "file_digest",
     "own_rows",
     "parse_response",
     "read_manifest",
     "read_responses",
     "read_rows",
+    "responses_digest",
+    "rows_digest",
     "write_manifest",
     "write_metrics",
     "write_responses",
@@ -106,6 +110,26 @@ def parse_response(row: Mapping[str, Any], path: Path, number: int) -> Response:
         error=_text(row, "error", where),
         extraction=_extraction(row.get("official_extraction"), where),
     )
+
+
+def responses_digest(path: Path) -> str:
+    """Return the digest of a file of responses by which `metrics.json` says what was scored; see `rows_digest`.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    return rows_digest(hashlib.sha256(raw).digest() for _, raw in _lines(path))
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256, hexadecimal, of a file that was just written."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def rows_digest(digests: Iterable[bytes]) -> str:
+    """Return the SHA-256, hexadecimal, of the sorted SHA-256 of each line: their order changes no verdict either."""
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def write_responses(path: Path, responses: Iterable[Response]) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from ahabench.harness.accounting import results_of
 from ahabench.harness.errors import unknown_name
 from ahabench.harness.gate import flips
-from ahabench.harness.gate.comparable import allow
 from ahabench.harness.gate.comparison import Comparison, MetricRow, Outcome, Shift, TaskComparison
+from ahabench.harness.gate.guards import allow
 from ahabench.harness.gate.paired import Difference, holm, mcnemar, mcnemar_worse, paired_difference
 from ahabench.harness.gate.pairing import (
     Pair,
@@ -47,6 +47,7 @@ def compare(
     data: Path | None = None,
     tasks: Sequence[str] | None = None,
     scorer: str | None = None,
+    examples: int | None = None,
 ) -> Comparison:
     """Return how B's runs differ from A's, or what speaks against comparing them.
 
@@ -58,11 +59,26 @@ def compare(
         tasks: benchmarks to compare; all of the baseline's if `None`.
         scorer: score all runs with it, in memory; if `None` the scorer that they were scored with, in its present
             version.
+        examples: flips of each kind and benchmark whose responses are read; all if `None`.
 
     Raises:
         UsageError: a name is unknown, a file is damaged, or the policy has no margin for a benchmark.
         IncomparableRunsError: the items are not at hand, or verdicts need a judge that is not.
     """
+    with _no_collection():
+        # Another function, so that its millions of rows are gone when collecting begins again.
+        return _compare(a, b, policy, data, tasks, scorer, examples)
+
+
+def _compare(
+    a: Sequence[Run],
+    b: Sequence[Run],
+    policy: Policy,
+    data: Path | None,
+    tasks: Sequence[str] | None,
+    scorer: str | None,
+    examples: int | None,
+) -> Comparison:
     names = common_tasks(a, b, tasks)
     guards, scorers = check(a, b, names, tasks, policy, scorer)
     notes = notes_on(a, b, guards)
@@ -77,8 +93,7 @@ def compare(
     )
     if empty.mismatches:
         return empty
-    with _no_collection():
-        pairs = [pair_up(name, a, b, scorers[name], data) for name in names]
+    pairs = [pair_up(name, a, b, scorers[name], data) for name in names]
     guards += allow(
         [guard for pair in pairs for guard in row_guards(pair)], policy.allow, extra=[guard.field for guard in guards]
     )
@@ -86,8 +101,7 @@ def compare(
     checked = replace(empty, guards=tuple(guards), missing=tuple(missing))
     if checked.mismatches or checked.missing:
         return checked
-    with _no_collection():
-        return replace(checked, tasks=_decided([_task(pair, policy) for pair in pairs], policy))
+    return replace(checked, tasks=_decided([_task(pair, policy, examples) for pair in pairs], policy))
 
 
 @contextmanager
@@ -102,7 +116,7 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _task(pair: Pair, policy: Policy) -> TaskComparison:
+def _task(pair: Pair, policy: Policy, examples: int | None) -> TaskComparison:
     """Return the comparison of one benchmark, on the clusters that every run answered in full."""
     task = pair.dataset.task
     items = common_items(pair)
@@ -120,7 +134,7 @@ def _task(pair: Pair, policy: Policy) -> TaskComparison:
         rows=tuple(rows),
         shifts=moved,
         categories=flips.categories(flipped, items, list(task.breakdowns)),
-        flips=flips.flips(flipped, items, task.name, pair.a, pair.b),
+        flips=flips.flips(flipped, items, task.name, pair.a, pair.b, examples=examples),
     )
 
 
@@ -236,8 +250,10 @@ def _decided(tasks: Sequence[TaskComparison], policy: Policy) -> tuple[TaskCompa
         if row.p_worse is None:
             return row
         p_holm = next(adjusted)
-        if policy.on_significant_drop == "fail" and p_holm < policy.alpha:
-            return replace(row, p_holm=p_holm, verdict=Outcome.FAIL, n_needed=None)
+        if policy.on_significant_drop == "fail" and p_holm < policy.alpha and row.verdict is not Outcome.FAIL:
+            note = f"a significant drop (Holm's p {p_holm:.3g}), although the margin says {row.verdict}"
+            notes = (*row.notes, f"fails by the policy: {note}")
+            return replace(row, p_holm=p_holm, verdict=Outcome.FAIL, n_needed=None, dropped=True, notes=notes)
         return replace(row, p_holm=p_holm)
 
     return tuple(replace(task, rows=tuple(decide(row) for row in task.rows)) for task in tasks)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from ahabench.harness.gate.comparable import Guard
+from ahabench.harness.gate.guards import Guard
 from ahabench.harness.gate.paired import Difference
 from ahabench.harness.gate.policy import Policy
 
@@ -64,6 +64,7 @@ class Said:
     run: str
     sample_index: int
     text: str | None
+    """`None` too where `compare` was not asked for it."""
     extracted: str | None
     status: str
     rule: str
@@ -117,6 +118,8 @@ class MetricRow:
     """How the interval was made."""
     samples: int
     """Responses to an item in each run."""
+    dropped: bool = False
+    """Whether it fails for being significant, within the margin or not decided by it, because the policy says so."""
     notes: tuple[str, ...] = ()
 
     def as_row(self) -> dict[str, Any]:

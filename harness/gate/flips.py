@@ -1,7 +1,8 @@
 """Which items changed between two sides, in which categories, and what moved beside the score."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import TYPE_CHECKING, NamedTuple
 
 from ahabench.harness.gate.comparison import Category, Flip, Said, Shift
 from ahabench.harness.gate.paired import Totals, paired_difference
@@ -10,10 +11,14 @@ from ahabench.harness.judged import Judged
 from ahabench.harness.runlog import Key
 from ahabench.harness.types import Item, Result, Status
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 FIXED, BROKEN = "fixed", "broken"
 
-ByItem = Mapping[str, list[Judged]]
 Side = Sequence[Scored]
+Of = Callable[[Judged], float]
 
 
 def kinds(a: Sequence[Sequence[Result]], b: Sequence[Sequence[Result]]) -> dict[str, str]:
@@ -23,12 +28,10 @@ def kinds(a: Sequence[Sequence[Result]], b: Sequence[Sequence[Result]]) -> dict[
         a: the results of each run of the baseline, of the same items in the same order.
         b: those of the candidate.
     """
-    found = {}
-    for ours, theirs in zip(zip(*a, strict=True), zip(*b, strict=True), strict=True):
-        was, now = _mean(ours) > 0.5, _mean(theirs) > 0.5
-        if was != now:
-            found[ours[0].item.id] = FIXED if now else BROKEN
-    return found
+    import numpy as np
+
+    was, now = (np.array([[result.mean for result in run] for run in side]).mean(axis=0) > 0.5 for side in (a, b))
+    return {a[0][place].item.id: FIXED if now[place] else BROKEN for place in np.flatnonzero(was != now).tolist()}
 
 
 def categories(flipped: Mapping[str, str], items: Sequence[Item], tags: Sequence[str]) -> tuple[Category, ...]:
@@ -46,15 +49,28 @@ def categories(flipped: Mapping[str, str], items: Sequence[Item], tags: Sequence
     return tuple(sorted(found, key=lambda one: (-abs(one.fixed - one.broken), one.tag, one.value)))
 
 
-def flips(flipped: Mapping[str, str], items: Sequence[Item], task: str, a: Side, b: Side) -> tuple[Flip, ...]:
+def flips(
+    flipped: Mapping[str, str], items: Sequence[Item], task: str, a: Side, b: Side, *, examples: int | None = None
+) -> tuple[Flip, ...]:
     """Return the items that flipped, each with one response of either side that shows it.
+
+    Args:
+        flipped: from `kinds`.
+        items: that were compared.
+        task: the benchmark.
+        a: the baseline's verdicts.
+        b: the candidate's.
+        examples: how many of each kind, the first ones, come with the text of their responses; all if `None`.
 
     Raises:
         UsageError: a file of responses cannot be read any more.
     """
     chosen = [item for item in items if item.id in flipped]
     wanted = {item.id: flipped[item.id] for item in chosen}
-    sides = [_said(side, task, wanted, right) for side, right in ((a, BROKEN), (b, FIXED))]
+    read = {
+        item_id for kind in (FIXED, BROKEN) for item_id in [one for one in wanted if wanted[one] == kind][:examples]
+    }
+    sides = [_said(side, task, wanted, right, read) for side, right in ((a, BROKEN), (b, FIXED))]
     return tuple(
         Flip(
             item_id=item.id,
@@ -69,7 +85,7 @@ def flips(flipped: Mapping[str, str], items: Sequence[Item], task: str, a: Side,
     )
 
 
-def _said(side: Side, task: str, kinds: Mapping[str, str], right: str) -> dict[str, Said]:
+def _said(side: Side, task: str, kinds: Mapping[str, str], right: str, read: Set[str]) -> dict[str, Said]:
     """Return a response of the side to each item: a right one for items of the kind `right`, else a wrong one."""
     picked: dict[str, tuple[Scored, Judged]] = {}
     for scored in side:
@@ -80,7 +96,7 @@ def _said(side: Side, task: str, kinds: Mapping[str, str], right: str) -> dict[s
     found = {}
     for scored in side:
         mine = {row.item_id: row for one, row in picked.values() if one is scored}
-        keys: set[Key] = {(row.item_id, row.sample_index) for row in mine.values()}
+        keys: set[Key] = {(row.item_id, row.sample_index) for row in mine.values() if row.item_id in read}
         said = texts(scored, task, keys)
         for item_id, row in mine.items():
             found[item_id] = Said(
@@ -96,16 +112,17 @@ def _said(side: Side, task: str, kinds: Mapping[str, str], right: str) -> dict[s
 
 def shifts(items: Sequence[Item], a: Side, b: Side) -> tuple[Shift, ...]:
     """Return how truncation, missing answers, length and aha moments moved, as far as both sides know them."""
-    sides = [[_by_item(scored) for scored in side] for side in (a, b)]
-    rows = [row for side in sides for run in side for judged in run.values() for row in judged]
+    sides = [[_answers(items, scored) for scored in side] for side in (a, b)]
+    places: dict[str, int] = {}
+    clusters = [places.setdefault(item.cluster, len(places)) for item in items]
     found = [
-        _shift("truncated", items, sides, truncated),
-        _shift("no_answer", items, sides, lambda row: float(row.verdict.status is Status.NO_ANSWER)),
+        _shift("truncated", clusters, sides, truncated),
+        _shift("no_answer", clusters, sides, lambda row: float(row.verdict.status is Status.NO_ANSWER)),
     ]
-    if all(row.completion_tokens is not None for row in rows):
-        found.append(_shift("tokens", items, sides, lambda row: float(row.completion_tokens or 0), swing=0.0))
+    if all(row.completion_tokens is not None for side in sides for answers in side for row in answers.rows):
+        found.append(_shift("tokens", clusters, sides, lambda row: float(row.completion_tokens or 0), swing=0.0))
     if (aha := _aha(a, b)) is not None:
-        found.append(_shift("aha", items, sides, aha))
+        found.append(_shift("aha", clusters, sides, aha))
     return tuple(shift for shift in found if shift is not None)
 
 
@@ -118,44 +135,64 @@ def truncated(row: Judged) -> float:
 
 def moved_by_truncation(items: Sequence[Item], a: Side, b: Side) -> float:
     """Return the part of a difference in accuracy that comes from items whose truncation differs between the sides."""
-    ours, theirs = ([_by_item(scored) for scored in side] for side in (a, b))
-    total = 0.0
-    for item in items:
-        cut = [_over(side, item.id, truncated) for side in (ours, theirs)]
-        right = [_over(side, item.id, lambda row: float(row.verdict.correct)) for side in (ours, theirs)]
-        if cut[0] != cut[1]:
-            total += right[1] - right[0]
-    return total / len(items)
+    import numpy as np
+
+    sides = [[_answers(items, scored) for scored in side] for side in (a, b)]
+    cut, right = (
+        [np.mean([answers.means(of) for answers in side], axis=0) for side in sides] for of in (truncated, _right)
+    )
+    return float((right[1] - right[0])[cut[0] != cut[1]].sum()) / len(items)
+
+
+def _right(row: Judged) -> float:
+    return float(row.verdict.correct)
+
+
+class _Answers(NamedTuple):
+    """A run's responses to some items."""
+
+    rows: Sequence[Judged]
+    places: Sequence[int]
+    """Of the item of each, in order."""
+
+    def means(self, of: Of) -> "NDArray[np.float64]":
+        """Return what is counted, averaged over each item's responses."""
+        import numpy as np
+
+        counted = np.fromiter(map(of, self.rows), float, len(self.rows))
+        sums = np.bincount(self.places, weights=counted)
+        means: NDArray[np.float64] = sums / np.bincount(self.places)
+        return means
+
+
+def _answers(items: Sequence[Item], scored: Scored) -> _Answers:
+    """Return a run's responses to these items, all of which it answered."""
+    place = {item.id: number for number, item in enumerate(items)}
+    rows = [row for row in scored.scores.judged if row.item_id in place]
+    return _Answers(rows, [place[row.item_id] for row in rows])
 
 
 def _shift(
-    name: str, items: Sequence[Item], sides: Sequence[Sequence[ByItem]], of: Callable[[Judged], float], swing: float = 1
+    name: str, clusters: Sequence[int], sides: Sequence[Sequence[_Answers]], of: Of, swing: float = 1
 ) -> Shift | None:
-    first, second = (_totals(items, side, of) for side in sides)
+    first, second = (_totals(clusters, side, of) for side in sides)
     found = paired_difference(first, second, swing=swing)
     if not found:
         return None
     return Shift(name=name, a=found.a, b=found.b, difference=found.value, ci95=found.ci95, p=found.p)
 
 
-def _totals(items: Sequence[Item], side: Sequence[ByItem], of: Callable[[Judged], float]) -> Totals:
+def _totals(clusters: Sequence[int], side: Sequence[_Answers], of: Of) -> Totals:
     """Return the sums over each cluster of what is counted, an item's responses averaged."""
     import numpy as np
 
-    places: dict[str, int] = {}
-    clusters = [places.setdefault(item.cluster, len(places)) for item in items]
-    values = [[_mean_of(run[item.id], of) for item in items] for run in side]
     return Totals(
-        numerators=np.array([np.bincount(clusters, weights=run) for run in values]),
-        denominators=np.array([np.bincount(clusters).astype(float)] * len(values)),
+        numerators=np.array([np.bincount(clusters, weights=answers.means(of)) for answers in side]),
+        denominators=np.array([np.bincount(clusters).astype(float)] * len(side)),
     )
 
 
-def _mean_of(rows: Sequence[Judged], of: Callable[[Judged], float]) -> float:
-    return of(rows[0]) if len(rows) == 1 else sum(map(of, rows)) / len(rows)
-
-
-def _aha(a: Side, b: Side) -> Callable[[Judged], float] | None:
+def _aha(a: Side, b: Side) -> Of | None:
     """Return what says whether a response has an aha; `None` unless the same lexicon has read every response."""
     rows = [row for scored in (*a, *b) for row in scored.scores.judged if row.verdict.status is not Status.ERROR]
     if not all(isinstance(row.aha.get("moments"), int) for row in rows):
@@ -163,19 +200,3 @@ def _aha(a: Side, b: Side) -> Callable[[Judged], float] | None:
     if len({row.aha.get("lexicon") for row in rows}) > 1:
         return None
     return lambda row: float(row.aha["moments"] > 0)
-
-
-def _by_item(scored: Scored) -> ByItem:
-    found: dict[str, list[Judged]] = defaultdict(list)
-    for row in scored.scores.judged:
-        found[row.item_id].append(row)
-    return found
-
-
-def _over(side: Sequence[ByItem], item_id: str, of: Callable[[Judged], float]) -> float:
-    values = [of(row) for run in side for row in run[item_id]]
-    return sum(values) / len(values)
-
-
-def _mean(results: Sequence[Result]) -> float:
-    return sum(result.mean for result in results) / len(results)

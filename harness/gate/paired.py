@@ -2,7 +2,7 @@
 
 A metric enters as totals by cluster: a numerator and a denominator for each run of a side, so that a score is
 sum(numerators) / sum(denominators). That covers a mean over items (denominators count items), a metric defined on
-whole clusters (denominators of 1) and a ratio; `harness.totals` brings others into this form.
+whole clusters (denominators of 1) and a ratio; `gate.totals` brings others into this form.
 
 Items are crossed with runs: every run of both sides answers the same items. The variance of the difference has a part
 of the items, from the clusters' linearised differences averaged over each side's runs, and where a side has several
@@ -118,18 +118,18 @@ def paired_difference(
 
 def mcnemar(fixed: int, broken: int) -> float:
     """Return the exact two-sided p-value that as many items are fixed as broken (McNemar's test, binomial form)."""
-    from scipy.stats import binom
+    from scipy.special import bdtr
 
     if fixed == broken:
         return 1.0
-    return min(1.0, 2 * float(binom.cdf(min(fixed, broken), fixed + broken, 0.5)))
+    return min(1.0, 2 * float(bdtr(min(fixed, broken), fixed + broken, 0.5)))
 
 
 def mcnemar_worse(fixed: int, broken: int) -> float:
     """Return the exact one-sided p-value of at least so many broken items, where fixing and breaking are as likely."""
-    from scipy.stats import binom
+    from scipy.special import bdtrc
 
-    return float(binom.sf(broken - 1, fixed + broken, 0.5))
+    return float(bdtrc(broken - 1, fixed + broken, 0.5))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -246,15 +246,15 @@ def _degrees(parts: Sequence[_Spread]) -> float:
 def _bounds(centre: float, width: float, degrees: float, alpha: float, draws: "Floats | None") -> _Bounds:
     """Return interval and bounds, from the draws' quantiles where there are draws, and p-values from Student's t."""
     import numpy as np
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit  # scipy.stats takes half a second to import
 
     if width == 0:
         return _Bounds(centre, centre, centre, centre, 1.0, 1.0)
     levels = np.array([0.025, 0.975, alpha, 1 - alpha])
-    ends = np.quantile(draws, levels) if draws is not None else centre + t.ppf(levels, degrees) * width
+    ends = np.quantile(draws, levels) if draws is not None else centre + stdtrit(degrees, levels) * width
     low, high, lower, upper = (float(end) for end in np.asarray(ends))
     return _Bounds(
-        low, high, lower, upper, float(2 * t.sf(abs(centre) / width, degrees)), float(t.cdf(centre / width, degrees))
+        low, high, lower, upper, float(2 * stdtr(degrees, -abs(centre) / width)), float(stdtr(degrees, centre / width))
     )
 
 

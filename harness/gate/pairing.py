@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ahabench.harness import registry
 from ahabench.harness.dataset import Dataset
 from ahabench.harness.errors import UsageError, unknown_name
-from ahabench.harness.gate.comparable import Guard, allow, circumstances, guards_of, missing_tasks
+from ahabench.harness.gate.guards import Guard, allow, circumstances, guards_of, missing_tasks
 from ahabench.harness.gate.policy import Policy
 from ahabench.harness.gate.sides import Run, Scored, score_side, scorers_of
 from ahabench.harness.rescore import items_of
@@ -74,14 +74,18 @@ def check(
 
 
 def notes_on(a: Sequence[Run], b: Sequence[Run], guards: Sequence[Guard]) -> list[str]:
-    """Return what a reader of the whole comparison must know."""
+    """Return what a reader of the whole comparison must know; of one that is refused, only what was accepted."""
+    accepted = [f"accepted: {guard}" for guard in guards if guard.allowed and not guard.same]
+    if not all(guard.passed for guard in guards):
+        return accepted
     notes = []
     if unknown := _unknown(guards):
         notes.append(f"taken as equal, since neither side knows: {', '.join(unknown)}")
-    notes += [f"accepted: {guard}" for guard in guards if guard.allowed and not guard.same]
+    notes += accepted
     weights = [{run.manifest.model.weights_digest for run in side} for side in (a, b)]
     if None not in weights[0] | weights[1] and weights[0] == weights[1]:
-        notes.append("A and B are the same weights (A/A): what differs is noise of engine and sampling")
+        why = "what was accepted, or noise" if accepted else "noise"
+        notes.append(f"A and B are the same weights (A/A): what moved is {why} of engine and sampling")
     for label, side in zip("AB", (a, b), strict=True):
         drawn = [(run.manifest.model.weights_digest, run.manifest.sampling.seed) for run in side]
         if len(side) > 1 and None not in {digest for digest, _ in drawn} and len(set(drawn)) < len(drawn):
@@ -140,7 +144,7 @@ def row_guards(pair: Pair) -> list[Guard]:
 def missing_phrases(pair: Pair) -> list[str]:
     """Return what responses each run lacks, a phrase each."""
     return [
-        f"{scored.run.path}: {len(scored.scores.missing):,} responses to {pair.dataset.protocol} are missing, "
+        f"{scored.run.path}: responses to {pair.dataset.protocol} are missing: {len(scored.scores.missing):,}, "
         f"the first is item {scored.scores.missing[0][0]} sample {scored.scores.missing[0][1]}"
         for scored in (*pair.a, *pair.b)
         if scored.scores.missing

@@ -1,5 +1,6 @@
 """One side of a comparison: its runs, and their verdicts by one scorer."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,14 @@ from ahabench.harness.errors import IncomparableRunsError, UsageError
 from ahabench.harness.judged import Judged
 from ahabench.harness.manifest import MANIFEST, Manifest, read_manifest
 from ahabench.harness.report import note
-from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, Key, own_rows
+from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, Key, own_rows, rows_digest
 from ahabench.harness.score import Scores, collect, judge_responses
 from ahabench.harness.types import Response, Status, Verdict
 
-Row = Mapping[str, Any]
+Asked = tuple[str | None, str | None]
+"""The digests of prompt and images that a response answers."""
+_Settled = tuple[Verdict, Mapping[str, Any]]
+_decode = json.JSONDecoder().raw_decode
 _STATUSES = {status.value: status for status in Status}
 CARRIED = "file:"
 """How the name of a scorer begins where the verdicts were those that a file carried."""
@@ -35,8 +39,7 @@ class Scored:
 
     run: Run
     scores: Scores
-    asked: Mapping[Key, tuple[str | None, str | None]]
-    """The digests of prompt and images of each response."""
+    asked: Mapping[Key, Asked]
     places: Mapping[Key, int]
     """Where each response stands in its file, in bytes."""
 
@@ -86,7 +89,8 @@ def versioned(dataset: Dataset, scorer: str) -> str:
 
 def scorers_of(runs: Sequence[Run], task: str) -> set[str]:
     """Return the names, without versions, of the scorers that runs were last scored with."""
-    return {scorer.partition("@")[0] for run in runs if (scorer := _recorded_scorer(run.path / task)) is not None}
+    found = (_recorded(run.path / task) for run in runs)
+    return {recorded.scorer.partition("@")[0] for recorded in found if recorded is not None}
 
 
 def score_side(runs: Sequence[Run], dataset: Dataset, scorer: str) -> list[Scored]:
@@ -124,68 +128,139 @@ def _score(run: Run, dataset: Dataset, scorer: str) -> Scored:
     carried = scorer.startswith(CARRIED)
     excluded = frozenset() if carried else registry.find_scorer(dataset.task, scorer).excluded
     wanted = scorer if carried else versioned(dataset, scorer)
-    asked: dict[Key, tuple[str | None, str | None]] = {}
-    rows, places = {}, {}
+    recorded = _recorded(folder)
+    if recorded is not None and recorded.scorer == wanted:
+        read = _read_scored(folder, excluded)
+        # Readings of a judge and verdicts of a file cannot be made again: those of an older ahabench are taken as well.
+        unsaid = recorded.digests == (None, None) and (carried or run.manifest.judge is not None)
+        if read is not None and (recorded.digests == read.digests or unsaid):
+            samples = run.manifest.sampling.samples
+            scores = collect(dataset, wanted, read.judged, excluded=excluded, n_samples=samples)
+            return Scored(run=run, scores=scores, asked=read.asked, places=read.places)
+    asked: dict[Key, Asked] = {}
+    rows, places = [], {}
     for own in own_rows(folder / RESPONSES):
         key = (own.response.item_id, own.response.sample_index)
-        rows[key], places[key] = own.response, own.offset
+        rows.append(own.response)
+        places[key] = own.offset
         asked[key] = (own.row.get("prompt_sha256"), own.response.images_sha256)
-    recorded = _recorded_scorer(folder)
-    verdicts = _verdicts(folder) if recorded == wanted else None
-    if verdicts is None or verdicts.keys() != {key for key in rows if key[0] not in excluded}:
-        scores = _score_anew(run, dataset, scorer, recorded, list(rows.values()))
-        return Scored(run=run, scores=scores, asked=asked, places=places)
-    judged = [_judged(row, rows[key], folder) for key, row in verdicts.items()]
-    scores = collect(dataset, wanted, judged, excluded=excluded, n_samples=run.manifest.sampling.samples)
-    return Scored(run=run, scores=scores, asked=asked, places=places)
+    return Scored(run=run, scores=_score_anew(run, dataset, scorer, recorded, rows), asked=asked, places=places)
 
 
-def _score_anew(run: Run, dataset: Dataset, scorer: str, recorded: str | None, responses: Sequence[Response]) -> Scores:
+def _score_anew(
+    run: Run, dataset: Dataset, scorer: str, recorded: "_Recorded | None", responses: Sequence[Response]
+) -> Scores:
     if scorer.startswith(CARRIED):
+        found = "no verdicts on these responses" if recorded is None or recorded.scorer == scorer else recorded.scorer
         raise IncomparableRunsError(
-            f"{run.path}: {dataset.protocol} has {recorded or 'no verdicts'}, wanted those that a file carried "
+            f"{run.path}: {dataset.protocol} has {found}, wanted those that a file carried "
             f"({scorer.removeprefix(CARRIED)}); give --scorer to score all runs by the same rules"
         )
     wanted = versioned(dataset, scorer)
     if run.manifest.judge is not None and recorded is not None:
+        stale = ", on other responses," if recorded.scorer == wanted else ""
         raise IncomparableRunsError(
-            f"{run.path}: the verdicts on {dataset.protocol} are by {recorded} and a judge, wanted {wanted}; "
-            "score the run again with that judge, or without one"
+            f"{run.path}: the verdicts on {dataset.protocol} are by {recorded.scorer}{stale} and a judge, "
+            f"wanted {wanted}; score the run again with that judge, or without one"
         )
-    why = f"scored by {recorded}" if recorded not in {None, wanted} else "without current verdicts"
-    note(f"{run.path}: {dataset.protocol} is {why}; scored with {wanted} for this comparison")
+    why = "is without current verdicts" if recorded is None else f"is scored by {recorded.scorer}"
+    if recorded is not None and recorded.scorer == wanted:
+        why = "has verdicts that are not known to be of these responses"
+    note(f"{run.path}: {dataset.protocol} {why}; scored with {wanted} for this comparison")
     return judge_responses(dataset, scorer, responses, n_samples=run.manifest.sampling.samples)
 
 
-def _recorded_scorer(folder: Path) -> str | None:
-    """Return the scorer of a run's verdicts; `None` where there are none."""
+class _Recorded(NamedTuple):
+    """What a `metrics.json` says of the verdicts beside it."""
+
+    scorer: str
+    digests: tuple[str | None, str | None]
+    """Of responses and verdicts; `None` where an older ahabench wrote it."""
+
+
+def _recorded(folder: Path) -> _Recorded | None:
+    """Return whose a run's verdicts are, and on what; `None` where there are none."""
     if not (folder / METRICS).exists() or not (folder / VERDICTS).exists():
         return None
     try:
-        return str(json.loads((folder / METRICS).read_bytes())["scorer"])
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        row = json.loads((folder / METRICS).read_bytes())
+        return _Recorded(str(row["scorer"]), (row.get("responses_sha256"), row.get("verdicts_sha256")))
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder / METRICS, error) from error
 
 
-def _verdicts(folder: Path) -> dict[Key, Row]:
+class _Read(NamedTuple):
+    """Responses with the verdicts on disk."""
+
+    judged: list[Judged]
+    """Without image sizes and prompt tokens, which no comparison looks at."""
+    asked: dict[Key, Asked]
+    places: dict[Key, int]
+    digests: tuple[str, str]
+    """Of responses and verdicts, as `metrics.json` has them."""
+
+
+def _read_scored(folder: Path, excluded: frozenset[str]) -> _Read | None:
+    """Return the verdicts on disk with what the responses say beside their texts; `None` where they do not match.
+
+    Rows are not checked one by one as `own_rows` does it: the digest tells that they are those that were.
+    """
+    verdicts, verdicts_sha256 = _verdicts(folder)
+    digests = []
+    read = _Read([], {}, {}, ("", ""))
+    offset = 0
+    try:
+        with (folder / RESPONSES).open("rb") as file:
+            for line in file:
+                digests.append(hashlib.sha256(line).digest())
+                row, _ = _decode(line.decode())
+                key = (str(row["item_id"]), row.get("sample_index") or 0)
+                read.asked[key] = (row.get("prompt_sha256"), row.get("images_sha256"))
+                read.places[key] = offset
+                offset += len(line)
+                if key[0] not in excluded:
+                    verdict, aha = verdicts.pop(key)
+                    reason, tokens = row.get("finish_reason"), row.get("completion_tokens")
+                    read.judged.append(
+                        Judged(
+                            item_id=key[0],
+                            sample_index=key[1],
+                            verdict=verdict,
+                            finish_reason=reason,
+                            completion_tokens=tokens,
+                            aha=aha,
+                        )
+                    )
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        # What is wrong, if anything is, whoever reads them with care will say.
+        return None
+    return None if verdicts else read._replace(digests=(rows_digest(digests), verdicts_sha256))
+
+
+def _verdicts(folder: Path) -> tuple[dict[Key, _Settled], str]:
+    """Return verdict and aha counts by key, and the file's SHA-256. Equal ones are one object: most say the same."""
     path = folder / VERDICTS
-    found: dict[Key, Row] = {}
+    sha = hashlib.sha256()
+    found: dict[Key, _Settled] = {}
+    known: dict[tuple[str, str | None, str], Verdict] = {}
+    counts: dict[tuple[object, object], Mapping[str, Any]] = {}
     try:
         with path.open("rb") as file:
             for line in file:
-                row = json.loads(line.decode())
-                found[str(row["item_id"]), int(row["sample_index"])] = row
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+                sha.update(line)
+                row, _ = _decode(line.decode())
+                said = (row["status"], row["extracted"], row["rule"])
+                if said not in known:
+                    known[said] = Verdict(status=_STATUSES[said[0]], extracted=said[1], rule=said[2])
+                aha = row.get("aha") or {}
+                # All that a comparison looks at.
+                read = (aha.get("lexicon"), aha.get("moments"))
+                if read not in counts:
+                    counts[read] = {"lexicon": read[0], "moments": read[1]}
+                found[str(row["item_id"]), int(row["sample_index"])] = (known[said], counts[read])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
-    return found
-
-
-def _judged(row: Row, response: Response, folder: Path) -> Judged:
-    try:
-        verdict = Verdict(status=_STATUSES[row["status"]], extracted=row["extracted"], rule=str(row["rule"]))
-    except KeyError as error:
-        raise _damaged(folder / VERDICTS, error) from error
-    return Judged.of(response, verdict, row.get("aha"))
+    return found, sha.hexdigest()
 
 
 def _damaged(path: Path, error: Exception) -> UsageError:

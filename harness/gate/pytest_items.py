@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from ahabench.harness.errors import AhabenchError, UsageError
-from ahabench.harness.gate.comparable import GUARDS
 from ahabench.harness.gate.compare import compare
-from ahabench.harness.gate.compare_report import Case, cases, sentence
 from ahabench.harness.gate.comparison import Comparison, MetricRow
+from ahabench.harness.gate.guards import GUARDS
 from ahabench.harness.gate.pairing import common_tasks
 from ahabench.harness.gate.policy import Policy, parse_margin
+from ahabench.harness.gate.report import Case, cases, sentence
 from ahabench.harness.gate.sides import open_side
 from ahabench.harness.registry import find_task
 from ahabench.harness.runlog import METRICS
@@ -137,6 +137,7 @@ class AhabenchEval:
             self.policy.changed(demands),
             data=Path(data) if data else None,
             tasks=tasks,
+            examples=0,
         )
 
 

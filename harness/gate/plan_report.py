@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ahabench.harness.gate.plan import PlanRow
 from ahabench.harness.gate.power import POWER, smallest_difference
-from ahabench.harness.gate.power_plan import PlanRow
 from ahabench.harness.report import printable
 
 _COLUMNS = 80
@@ -57,7 +57,7 @@ def print_plan(rows: Sequence[PlanRow], *, margin: float, alpha: float, power: f
     )
 
 
-def plot(rows: Sequence[PlanRow], *, margin: float, power: float = POWER) -> str:
+def picture(rows: Sequence[PlanRow], *, margin: float, power: float = POWER) -> str:
     """Return an SVG: the smallest difference against the number of independent items, with each benchmark on it.
 
     A benchmark stands at its n divided by its design effect. Lines differ by dashes, not by colour.

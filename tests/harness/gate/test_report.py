@@ -35,6 +35,21 @@ def test_the_exit_code_of_runs_that_differ_is_4(mini_run: Make, ahabench: Run) -
     assert line.split() == ["system_prompt", "'Think.'", "'Other.'"]
 
 
+def test_the_flags_that_accept_a_difference_are_printed_and_work(mini_run: Make, ahabench: Run) -> None:
+    a, b = mini_run("a"), mini_run("b", system_prompt="Other.", engine={"version": "0.33.0"})
+    line = next(line for line in ahabench("compare", a, b).out.splitlines() if line.startswith("To compare"))
+    flags = line.partition(": ")[2].split()
+    assert sorted(flags) == ["--allow", "--allow", "engine.version", "system_prompt"]
+    assert ahabench("compare", a, b, *flags).code == 0
+
+
+def test_the_last_line_names_the_rows_that_it_is_about(two: tuple[Path, Path], ahabench: Run) -> None:
+    out = ahabench("compare", *two).out
+    assert out.splitlines()[-1].startswith(
+        "FAIL: B is worse than the margin allows on mathvista accuracy (exit code 1)"
+    )
+
+
 def test_the_exit_code_of_a_run_with_holes_is_5(mini_run: Make, ahabench: Run) -> None:
     assert ahabench("compare", mini_run("a"), mini_run("b", texts={5: None})).code == 5
 

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ahabench.harness.disk import replace_file
-from ahabench.harness.gate.comparable import GUARDS, Guard
 from ahabench.harness.gate.comparison import Category, Comparison, Flip, MetricRow, Outcome, Shift, TaskComparison
 from ahabench.harness.gate.flips import BROKEN, FIXED
+from ahabench.harness.gate.guards import GUARDS, Guard
 from ahabench.harness.gate.power import MOST
 from ahabench.harness.identity import shown
 from ahabench.harness.report import percent, printable
@@ -32,6 +32,7 @@ _MEANS = {
     Outcome.NOT_COMPARABLE: "the runs differ in what changes scores",
     Outcome.INCOMPLETE: "responses are missing",
 }
+_COMPLETE = "Generate them with the same `ahabench eval` again, or compare what all runs answered with --allow-missing."
 
 
 class Case(NamedTuple):
@@ -99,8 +100,12 @@ def print_comparison(found: Comparison, *, examples: int = 0) -> None:
     console.print()
     if found.mismatches:
         console.print(_guards_table(found.mismatches))
+        console.print()
+        say(f"To compare them all the same: {_allowing(found.mismatches)}")
     for phrase in found.missing:
         say(f"! {phrase}")
+    if found.missing:
+        say(_COMPLETE)
     if found.rows:
         console.print(_rows_table(found.rows))
         for task in found.tasks:
@@ -111,7 +116,18 @@ def print_comparison(found: Comparison, *, examples: int = 0) -> None:
         worse = ", ".join(f"{row.task} {row.metric}" for row in found.worse)
         say(f"- got worse at all (Holm, one-sided {found.policy.alpha:g}): {worse or 'nothing shown'}")
     console.print()
-    say(f"{found.outcome}: {_MEANS[found.outcome]} (exit code {found.exit_code})", style=_STYLES.get(found.outcome, ""))
+    say(f"{found.outcome}: {_meaning(found)} (exit code {found.exit_code})", style=_STYLES.get(found.outcome, ""))
+
+
+def _meaning(found: Comparison) -> str:
+    """Return what the outcome means, and which rows it is about where there are others."""
+    rows = [f"{row.task} {row.metric}" for row in found.rows if row.verdict is found.outcome]
+    if found.outcome is Outcome.INCONCLUSIVE and any(row.n_needed is not None for row in found.rows):
+        return f"the data do not decide {len(rows)} of {len(found.rows)}; see how many items each needs"
+    about = f" on {', '.join(rows)}" if 0 < len(rows) < len(found.rows) else ""
+    if found.outcome is Outcome.FAIL and any(row.dropped for row in found.rows):
+        return f"B is worse{about}, by more than the margin or significantly"
+    return _MEANS[found.outcome] + about
 
 
 def write_markdown(found: Comparison, path: Path) -> None:
@@ -173,8 +189,12 @@ def _guards_table(guards: Sequence[Guard]) -> Table:
         where = f"{guard.task} " if guard.task else ""
         cells = (where + guard.field, shown(guard.a), shown(guard.b))
         table.add_row(*(Text(printable(cell)) for cell in cells))
-    table.add_row(Text("Accept one with --allow FIELD.", style="dim"))
     return table
+
+
+def _allowing(guards: Sequence[Guard]) -> str:
+    """Return the flags that accept these differences."""
+    return " ".join(f"--allow {field}" for field in dict.fromkeys(guard.field for guard in guards))
 
 
 def _print_task(task: TaskComparison, say: Callable[..., None], examples: int) -> None:
@@ -199,7 +219,8 @@ def _print_task(task: TaskComparison, say: Callable[..., None], examples: int) -
 def _markdown(found: Comparison) -> Iterator[str]:
     yield f"### ahabench: {found.outcome}"
     yield ""
-    yield f"{_MEANS[found.outcome].capitalize()}. A: {_names(found.a)} · B: {_names(found.b)}"
+    meaning = _meaning(found)
+    yield f"{_plain(meaning[0].upper() + meaning[1:])}. A: {_names(found.a)} · B: {_names(found.b)}"
     yield ""
     if found.mismatches:
         yield "| differs | A | B |"
@@ -207,7 +228,11 @@ def _markdown(found: Comparison) -> Iterator[str]:
         for guard in found.mismatches:
             where = f"{guard.task} " if guard.task else ""
             yield f"| {_plain(where + guard.field)} | {_plain(shown(guard.a))} | {_plain(shown(guard.b))} |"
+        yield ""
+        yield f"- To compare them all the same: {_plain(_allowing(found.mismatches))}"
     yield from (f"- {_plain(phrase)}" for phrase in found.missing)
+    if found.missing:
+        yield f"- {_plain(_COMPLETE)}"
     if found.rows:
         yield "| benchmark | A % | B % | B − A | 95 % interval | margin | verdict | n | fixed | broken | n needed |"
         yield "|---|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|"
