@@ -27,9 +27,12 @@ def grpo(
     from ahabench.trainer.recipe import load_recipe
 
     settings = load_recipe(recipe, overrides or [])
+    from ahabench.trainer.processes import is_main
     from ahabench.trainer.run import train as run
 
-    print(run(settings, out, resume=resume))
+    final = run(settings, out, resume=resume)
+    if is_main():
+        print(final)
 
 
 @train.command()
@@ -40,14 +43,18 @@ def sft(
         list[str] | None,
         typer.Argument(help="Settings of the recipe, such as seed=1 spikes.z=8.", metavar="KEY=VALUE"),
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint in --out.")] = False,
 ) -> None:
     """Fine-tune on demonstrations; print the folder of the trained model, which GRPO takes as its model."""
     from ahabench.trainer.sft_recipe import load_sft_recipe
 
     settings = load_sft_recipe(recipe, overrides or [])
+    from ahabench.trainer.processes import is_main
     from ahabench.trainer.sft import train as run
 
-    print(run(settings, out))
+    final = run(settings, out, resume=resume)
+    if is_main():
+        print(final)
 
 
 @train.command()

@@ -185,9 +185,11 @@ def _make_base(out: Path, recipe: Recipe) -> None:
 def _train(out: Path, recipe: Recipe) -> None:
     import torch
 
-    from ahabench.trainer.run import FINAL, train
+    from ahabench.trainer.run import train
+    from ahabench.trainer.start import FINAL
 
-    # So small a model gains nothing by a second thread, and on a busy machine threads wait for each other.
+    # On a busy machine of two cores, 12 steps took 41 s with one thread and seven times that with two: the threads of
+    # so small a model mostly wait for each other.
     torch.set_num_threads(1)
     ours = recipe.model_copy(update={"model": str(out / _BASE), "reference_steps": None})
     _whole(out / _TRAINING, lambda folder: train(ours, folder))
@@ -290,5 +292,8 @@ def _aha(run: Path) -> dict[str, Any]:
 
 def _board(out: Path) -> None:
     from ahabench.leaderboards.build import build_site
+    from ahabench.leaderboards.runs import TRAINING_LOG
 
+    # The page of the trained checkpoint shows its curves.
+    shutil.copyfile(out / _TRAINING / TRAINING_LOG, out / _RUNS / _GRPO / TRAINING_LOG)
     build_site([out / _RUNS / name for name in (_BASE, _FORCED, _GRPO)], out / _SITE)

@@ -7,27 +7,30 @@ coefficient, and a stop with a message where TRL would go on training on nothing
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.grpo_config import GRPOConfig
 
 from ahabench.harness.disk import replace_file
-from ahabench.harness.errors import AhabenchError, UsageError
+from ahabench.harness.errors import AhabenchError, TrainingError, UsageError
 from ahabench.harness.images import decode
 from ahabench.harness.report import note
 from ahabench.trainer.data import TrainItem
 from ahabench.trainer.kl import KLController
+from ahabench.trainer.processes import OneProcessError, SharedFailure
 from ahabench.trainer.recipe import Recipe
-from ahabench.trainer.resume import ResumableTrainer
 from ahabench.trainer.resuming import LOG as LOG
 from ahabench.trainer.rewards import MixedReward, Reward, length_reward, repetition_reward
+from ahabench.trainer.shared_prompt import SharedPromptTrainer
+from ahabench.trainer.trl_settings import shared_settings
+from ahabench.trainer.vllm_rollouts import SamePrompts
+from ahabench.trainer.vllm_settings import trl_rollouts
 
 STEP_0 = ("reward", "completions/", "frac_reward", "aha/", "calibration/", "length/", "repetition", "truncated/")
 """How the names begin whose values of the first rollout are logged as step 0's."""
@@ -40,13 +43,7 @@ DECODED = 64
 """Items whose decoded images are kept, so that a group's completions share them."""
 
 
-class TrainingError(AhabenchError):
-    """Training cannot go on; what was reached is saved."""
-
-    exit_code = 5  # an incomplete run
-
-
-class RewardedTrainer(ResumableTrainer):
+class RewardedTrainer(SharedPromptTrainer):
     """TRL's trainer with a moving KL coefficient and checks of every batch.
 
     A batch that cannot be trained on raises `TrainingError`, which names its step and items; so do a loss or a gradient
@@ -59,9 +56,11 @@ class RewardedTrainer(ResumableTrainer):
         self._rollout: list[str] = []
         self._baseline_logged = False
         super().__init__(*args, **kwargs)
-        # It would print whole logs on stdout, which carries the answer of a command.
-        self.remove_callback(PrinterCallback)
         self.add_callback(_SignalWatch(self))
+        if self.use_vllm:
+            token = getattr(self.accelerator.unwrap_model(self.model).config, "image_token_id", None)
+            rollouts: Any = SamePrompts(self.vllm_generation, token)
+            self.vllm_generation = rollouts
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -70,8 +69,10 @@ class RewardedTrainer(ResumableTrainer):
         if self.beta:
             self.beta = self.controller.coefficient
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if not torch.isfinite(loss).all():
-            raise self.failure(f"the loss is {loss.item()}")
+        # Of all processes, since one that stopped alone would leave the others waiting for its gradients.
+        losses = self.accelerator.gather(loss.detach().reshape(1))
+        if not torch.isfinite(losses).all():
+            raise self.failure(f"the loss is {losses[~torch.isfinite(losses)][0].item()}")
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -85,26 +86,34 @@ class RewardedTrainer(ResumableTrainer):
         """The controller, which a restored one may have replaced."""
         return next(callback for callback in self.callback_handler.callbacks if isinstance(callback, KLController))
 
-    def failure(self, why: str) -> TrainingError:
-        """Return the error that names the batch at hand, after writing it to `FAILED_BATCH`."""
+    def failure(self, why: str, *, alone: bool = False) -> TrainingError:
+        """Return the error that names the batch at hand, after writing it to `FAILED_BATCH`.
+
+        Args:
+            why: what is wrong.
+            alone: whether other processes may not know of it.
+        """
         step = self.state.global_step
         ids = list(dict.fromkeys(self._rollout))
         path = Path(str(self.args.output_dir), FAILED_BATCH)
-        if self.accelerator.is_main_process:
+        if alone or self.accelerator.is_main_process:
             row = {"step": step, "item_ids": ids, "error": why}
             replace_file(path, [json.dumps(row, indent=2).encode() + b"\n"])
         shown = ", ".join(map(repr, ids[:3])) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
-        return TrainingError(f"after step {step}, rollout of {shown or 'no item'}: {why}. The batch is in {path}")
+        kind = OneProcessError if alone else TrainingError
+        return kind(f"after step {step}, rollout of {shown or 'no item'}: {why}. The batch is in {path}")
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        self._rollout = [self._item_ids[row["item_index"]] for row in inputs]
+        self._rollout = gathered([self._item_ids[row["item_index"]] for row in inputs])
         try:
             batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        except AhabenchError as error:
+        except SharedFailure as error:
             raise self.failure(str(error)) from error
+        except AhabenchError as error:
+            raise self.failure(str(error), alone=True) from error
         except Exception as error:
             # A reward of a stranger's, a processor, a model: whatever it is, the batch must be known.
-            raise self.failure(f"{type(error).__name__}: {error}") from error
+            raise self.failure(f"{type(error).__name__}: {error}", alone=True) from error
         self._check_image_tokens(batch)
         self.has_signal |= bool((self.accelerator.gather(batch["advantages"]) != 0).any())
         if not self._baseline_logged and self.model is not None and self.model.training and self.state.global_step == 0:
@@ -117,13 +126,14 @@ class RewardedTrainer(ResumableTrainer):
         token, grid = getattr(config, "image_token_id", None), batch.get("image_grid_thw")
         if token is None:
             return
-        drawn = int((batch["completion_ids"] == token).sum())
+        drawn, found = ((batch[key] == token).sum() for key in ("completion_ids", "prompt_ids"))
+        wanted = torch.zeros_like(drawn)
+        if grid is not None:
+            wanted += grid.prod(dim=-1).sum().to(drawn) // config.vision_config.spatial_merge_size**2
+        counts = self.accelerator.gather(torch.stack([drawn, found, wanted]))
+        drawn, found, wanted = counts.reshape(-1, 3).sum(dim=0).tolist()
         if drawn:
             raise self.failure(f"image-token mismatch: the completions hold {drawn} image tokens, wanted 0")
-        if grid is None:
-            return
-        found = int((batch["prompt_ids"] == token).sum())
-        wanted = int(grid.prod(dim=-1).sum()) // config.vision_config.spatial_merge_size**2
         if found != wanted:
             raise self.failure(f"image-token mismatch: the prompts hold {found}, their images have {wanted}")
 
@@ -214,62 +224,44 @@ def arguments(recipe: Recipe, out: Path, *, banned: Sequence[int]) -> GRPOConfig
     Raises:
         UsageError: the batches do not divide among the processes.
     """
-    processes = PartialState().num_processes
-    if recipe.train_batch % (recipe.micro_batch * processes):
-        raise UsageError(
-            f"train_batch is {recipe.train_batch}, wanted a multiple of micro_batch x processes = "
-            f"{recipe.micro_batch} x {processes}"
-        )
     return GRPOConfig(
-        output_dir=str(out),
-        per_device_train_batch_size=recipe.micro_batch,
-        gradient_accumulation_steps=recipe.train_batch // (recipe.micro_batch * processes),
+        **shared_settings(recipe, out),
         generation_batch_size=recipe.rollout_batch,
         num_generations=recipe.group_size,
         num_iterations=recipe.inner_epochs,
         num_train_epochs=recipe.episodes,
-        max_steps=recipe.max_steps or -1,
         temperature=recipe.temperature,
         top_p=recipe.top_p,
         top_k=recipe.top_k,
         max_completion_length=recipe.max_new_tokens,
-        generation_kwargs=_ban(banned, vllm=recipe.vllm != "off"),
         beta=recipe.kl.init if recipe.kl else 0.0,
         epsilon=recipe.clip_eps,
         epsilon_high=recipe.clip_eps_high,
         loss_type=recipe.loss,
         scale_rewards="none" if recipe.loss == "dr_grpo" else "group",
         entropy_coef=0.0,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr": recipe.min_learning_rate},
-        warmup_steps=recipe.warmup,
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        bf16=recipe.bf16,
-        gradient_checkpointing=recipe.gradient_checkpointing,
-        model_init_kwargs={"dtype": "float32"},
-        trust_remote_code=recipe.trust_remote_code,
-        use_vllm=recipe.vllm != "off",
-        vllm_mode="server" if recipe.vllm == "server" else "colocate",
-        logging_steps=1,
-        save_steps=recipe.save_steps,
-        restore_callback_states_from_checkpoint=True,
-        report_to=list(recipe.report_to) or "none",
-        disable_tqdm=True,
-        seed=recipe.seed,
+        **trl_rollouts(recipe, list(banned)),
     )
 
 
-def prompt_dataset(items: Sequence[TrainItem], system_prompt: str | None) -> Dataset:
-    """Return the rows that TRL draws: "prompt" (messages), "images" (decoded when a row is read) and "item_index"."""
+def prompt_dataset(
+    items: Sequence[TrainItem], system_prompt: str | None, fit: Callable[[Any], Any] | None = None
+) -> Dataset:
+    """Return the rows that TRL draws: "prompt" (messages), "images" (decoded when a row is read) and "item_index".
+
+    Args:
+        items: the training items.
+        system_prompt: `None` for none.
+        fit: what is done to each image.
+    """
     from functools import lru_cache
 
     with_images = any(item.item.images for item in items)
 
     @lru_cache(maxsize=DECODED)
     def images(index: int) -> list[Any]:
-        return [decode(image.read(), name=items[index].item.id) for image in items[index].item.images]
+        found = [decode(image.read(), name=items[index].item.id) for image in items[index].item.images]
+        return [fit(image) for image in found] if fit else found
 
     def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         indices = batch["item_index"]
@@ -350,8 +342,3 @@ def mixed_reward(recipe: Recipe, items: Iterable[TrainItem], tokenizer: Any) -> 
 def gathered(rows: list[Any]) -> list[Any]:
     """Return every process's rows, in the order of processes."""
     return list(gather_object(rows))
-
-
-def _ban(banned: Sequence[int], *, vllm: bool) -> dict[str, Any]:
-    # vLLM has no list of tokens to suppress; it bounds a bias at -100, which no logit outweighs.
-    return {"logit_bias": dict.fromkeys(banned, -100.0)} if vllm else {"suppress_tokens": list(banned)}

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ahabench.harness.errors import AhabenchError
+from ahabench.harness.errors import AhabenchError, UsageError
 from ahabench.trainer.data import Kind
-from ahabench.trainer.recipe import RECIPES, SFT_PREFIX, Recipe, load_recipe
+from ahabench.trainer.recipe import Recipe, Training, load_recipe
+from ahabench.trainer.recipe_files import RECIPES, method_of
 from ahabench.trainer.sft_recipe import SftRecipe, load_sft_recipe
 from ahabench.trainer.sizes import SHARDINGS, Load, Shape, Sharding, memory_gb, shape_of
 
@@ -107,15 +108,27 @@ def plan(name: str, overrides: list[str], machine: Machine) -> TrainPlan:
         UsageError: there is no such recipe, or a key or a value is not what it should be.
     """
     asked = shlex.join([name, *overrides])
-    if Path(name).name.startswith(SFT_PREFIX):
+    if method_of(name) == "sft":
         return plan_sft(load_sft_recipe(name, overrides), machine, asked)
     return plan_grpo(load_recipe(name, overrides), machine, asked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What one method does with its items."""
+
+    items: _Items
+    load: Load
+    rollouts: int | None
+    per_rollout: int | None
+    steps: int | None
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def plan_grpo(recipe: Recipe, machine: Machine, name: str) -> TrainPlan:
     """Return the plan of a GRPO recipe."""
     items = _grpo_items(recipe)
-    problems = [items.problem] if items.problem else []
     per_rollout = recipe.rollout_batch // recipe.train_batch * recipe.inner_epochs
     rollouts = items.n // recipe.prompts_per_rollout if items.n is not None else None
     steps = recipe.max_steps or (None if rollouts is None else rollouts * per_rollout * recipe.episodes)
@@ -127,38 +140,27 @@ def plan_grpo(recipe: Recipe, machine: Machine, name: str) -> TrainPlan:
         trained=_trained(recipe, shape),
         reference=recipe.kl is not None and recipe.lora is None,
         checkpointing=recipe.gradient_checkpointing,
-        vllm=recipe.vllm == "colocate",
+        bf16=recipe.bf16,
+        on_gpu=machine.gpus > 0,
+        head_trained=recipe.lora is None,
+        vllm=recipe.vllm_gpu_memory_utilization if recipe.vllm == "colocate" else 0.0,
     )
-    sharding, memory = _memory(shape, load, machine)
-    problems += _cannot(recipe.train_batch, "train_batch", recipe.micro_batch, machine, shape, load, memory)
-    if recipe.vllm != "off" and machine.gpus == 0:
-        problems.append(f"vllm is {recipe.vllm!r}, and TRL's vLLM rollouts want a GPU; give vllm=off")
-    return TrainPlan(
-        recipe=name,
-        gpus=machine.gpus,
-        sharding=sharding,
-        items=items.n,
-        kinds=items.kinds,
-        data=items.source,
+    no_gpu = f"vllm is {recipe.vllm!r}, and TRL's vLLM rollouts want a GPU; give vllm=off"
+    work = _Work(
+        items=items,
+        load=load,
         rollouts=rollouts,
-        steps_per_rollout=per_rollout,
+        per_rollout=per_rollout,
         steps=steps,
-        warmup_steps=None if steps is None else _ceil(steps * recipe.warmup),
-        accumulation=recipe.train_batch // (recipe.micro_batch * machine.processes),
-        memory_gb=memory,
-        gpu_gb=machine.gpu_gb,
-        command=_command("grpo", name, machine, sharding),
-        problems=tuple(problems),
-        warnings=(*no_shape, *_surprises(recipe, items, rollouts, per_rollout, steps), *_tight(memory, machine)),
+        problems=(*_unwatchable(recipe), *((no_gpu,) if recipe.vllm != "off" and machine.gpus == 0 else ())),
+        warnings=(*no_shape, *_surprises(recipe, items, rollouts, per_rollout, steps)),
     )
+    return _plan(recipe, work, shape, machine, name)
 
 
 def plan_sft(recipe: SftRecipe, machine: Machine, name: str) -> TrainPlan:
     """Return the plan of an SFT recipe."""
     items = _sft_items(recipe)
-    n = items.n
-    per_epoch = None if n is None else _ceil(n / recipe.batch)
-    steps = recipe.max_steps or (None if per_epoch is None else per_epoch * recipe.epochs)
     shape, no_shape = _known(recipe.model)
     load = Load(
         micro_batch=recipe.micro_batch,
@@ -167,29 +169,74 @@ def plan_sft(recipe: SftRecipe, machine: Machine, name: str) -> TrainPlan:
         trained=_trained(recipe, shape),
         reference=False,
         checkpointing=recipe.gradient_checkpointing,
-        vllm=False,
+        bf16=recipe.bf16,
+        on_gpu=machine.gpus > 0,
+        head_trained=recipe.lora is None,
+        vllm=0.0,
+        # max_text_tokens counts them already.
+        text_tokens=0,
     )
-    sharding, memory = _memory(shape, load, machine)
-    problems = [items.problem] if items.problem else []
-    problems += _cannot(recipe.batch, "batch", recipe.micro_batch, machine, shape, load, memory)
+    work = _Work(
+        items=items,
+        load=load,
+        rollouts=None,
+        per_rollout=None,
+        steps=recipe.max_steps or (None if items.n is None else _ceil(items.n / recipe.batch) * recipe.epochs),
+        problems=(),
+        warnings=tuple(no_shape),
+    )
+    return _plan(recipe, work, shape, machine, name)
+
+
+def _plan(recipe: Training, work: _Work, shape: Shape | None, machine: Machine, name: str) -> TrainPlan:
+    items = work.items
+    sharding, memory = _memory(shape, work.load, machine)
+    found = (items.problem,) if items.problem else ()
+    assert recipe.method is not None, "a whole recipe"
     return TrainPlan(
         recipe=name,
         gpus=machine.gpus,
         sharding=sharding,
-        items=n,
+        items=items.n,
         kinds=items.kinds,
         data=items.source,
-        rollouts=None,
-        steps_per_rollout=None,
-        steps=steps,
-        warmup_steps=None if steps is None else _ceil(steps * recipe.warmup),
-        accumulation=recipe.batch // (recipe.micro_batch * machine.processes),
+        rollouts=work.rollouts,
+        steps_per_rollout=work.per_rollout,
+        steps=work.steps,
+        warmup_steps=None if work.steps is None else _ceil(work.steps * recipe.warmup),
+        accumulation=recipe.step_batch // (recipe.micro_batch * machine.processes),
         memory_gb=memory,
         gpu_gb=machine.gpu_gb,
-        command=_command("sft", name, machine, sharding),
-        problems=tuple(problems),
-        warnings=(*no_shape, *_tight(memory, machine)),
+        command=_command(recipe.method, name, machine, sharding),
+        problems=(*found, *_cannot(recipe, machine, shape, work.load, memory), *work.problems),
+        warnings=(*work.warnings, *_tight(memory, machine), *_missing_here(recipe, machine)),
     )
+
+
+def _unwatchable(recipe: Recipe) -> Iterator[str]:
+    """Yield what keeps a recipe's benchmarks from being evaluated."""
+    from ahabench.trainer.watch import watched_tasks
+
+    if recipe.watch is not None:
+        try:
+            watched_tasks(recipe.watch)
+        except UsageError as error:
+            yield f"watch: {error}"
+
+
+def _missing_here(recipe: Training, machine: Machine) -> Iterator[str]:
+    """Yield what training would refuse on this machine, which need not be the one that trains."""
+    from ahabench.trainer.trackers import check_trackers
+    from ahabench.trainer.vllm_checks import check_installed
+
+    checks: list[Callable[[], None]] = [lambda: check_trackers(recipe.report_to)]
+    if isinstance(recipe, Recipe) and recipe.vllm != "off" and machine.gpus:
+        checks.append(check_installed)
+    for check in checks:
+        try:
+            check()
+        except UsageError as error:
+            yield f"on this machine it would not start: {error}"
 
 
 def _grpo_items(recipe: Recipe) -> _Items:
@@ -222,7 +269,7 @@ def _items(data: str, read: Callable[[], Mapping[str, int]], declared: dict[str,
 
 
 def _known(model: str) -> tuple[Shape | None, list[str]]:
-    from ahabench.trainer.run import REFERENCE
+    from ahabench.trainer.start import REFERENCE
 
     try:
         shape = shape_of(model)
@@ -233,7 +280,7 @@ def _known(model: str) -> tuple[Shape | None, list[str]]:
     return shape, []
 
 
-def _trained(recipe: Recipe | SftRecipe, shape: Shape | None) -> int:
+def _trained(recipe: Training, shape: Shape | None) -> int:
     """Return how many parameters are trained; an adapter's are few enough to count as one in a hundred."""
     if shape is None:
         return 0
@@ -255,22 +302,19 @@ def _memory(shape: Shape | None, load: Load, machine: Machine) -> tuple[Sharding
 
 
 def _cannot(
-    batch: int,
-    key: str,
-    micro_batch: int,
-    machine: Machine,
-    shape: Shape | None,
-    load: Load,
-    memory: dict[str, float] | None,
+    recipe: Training, machine: Machine, shape: Shape | None, load: Load, memory: dict[str, float] | None
 ) -> Iterator[str]:
     """Yield what keeps a batch, a sequence or a model from fitting."""
-    if batch % (micro_batch * machine.processes):
+    if recipe.step_batch % (recipe.micro_batch * machine.processes):
         yield (
-            f"{key} is {batch}, wanted a multiple of micro_batch x processes = {micro_batch} x {machine.processes}; "
-            "change one of them"
+            f"{recipe.batch_key} is {recipe.step_batch}, wanted a multiple of micro_batch x processes = "
+            f"{recipe.micro_batch} x {machine.processes}; change one of them"
         )
     if shape is not None and load.tokens > shape.context:
-        yield f"a sequence may have {load.tokens:,} tokens, the model was made for {shape.context:,}; lower max_pixels"
+        yield (
+            f"a sequence may have {load.tokens:,} tokens, the model was made for {shape.context:,}; lower "
+            f"max_pixels or {'max_new_tokens' if recipe.method == 'grpo' else 'max_text_tokens'}"
+        )
     total = sum(memory.values()) if memory else 0.0
     if machine.gpus and total > machine.gpu_gb:
         yield (

@@ -6,27 +6,16 @@ a value; what it leaves open says so at its field.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from ahabench.harness.errors import UsageError, unknown_name
 from ahabench.harness.prompts import VLAA_SYSTEM_PROMPT
 from ahabench.trainer.boxes import BoxUnits
 from ahabench.trainer.data import Kind
+from ahabench.trainer.recipe_files import Method, Part, load_as, parse_as
 from ahabench.trainer.rewards import BETA
-
-RECIPES = Path(__file__).parent / "recipes"
-SFT_PREFIX = "sft-"
-"""What the names of the shipped SFT recipes begin with; the others are GRPO's."""
-MAX_BASES = 8
-"""Files that a recipe may rest on, one on the other."""
-
-
-class Part(BaseModel):
-    """A block of a recipe: unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from ahabench.trainer.vllm_settings import VllmSettings
 
 
 class KL(Part):
@@ -123,8 +112,11 @@ class Watch(Part):
     """A gain that would matter, as a fraction: one that is ruled out while the reward rises is an alarm."""
 
 
-class Start(Part):
-    """What every training starts from."""
+class Training(Part):
+    """What GRPO and supervised fine-tuning have in common. Each names its step's batch in a key of its own."""
+
+    batch_key: ClassVar[str]
+    """The key that holds `step_batch`."""
 
     version: Literal[1] = 1
     model: str
@@ -144,18 +136,53 @@ class Start(Part):
     bf16: bool = True
     """Mixed precision; weights and optimiser stay in float32."""
     gradient_checkpointing: bool = True
+    images: Path | None = None
+    """Where the records' image paths start; beside the file if null."""
+
+    micro_batch: int = Field(default=4, ge=1)
+    """Completions or demonstrations that one process holds at a time."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps; all episodes or epochs if null."""
+    learning_rate: float = Field(gt=0)
+    min_learning_rate: float = Field(ge=0)
+    """Where the cosine ends."""
+    warmup: float = Field(default=0.03, ge=0, lt=1)
+    """Share of the steps."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     seed: int = Field(default=0, ge=0)
+
+    save_steps: int = Field(default=50, ge=1)
+    """Optimiser steps between checkpoints."""
+    keep_checkpoints: int | None = Field(default=None, ge=1)
+    """The newest whole checkpoints that stay; all if null."""
     report_to: tuple[str, ...] = ()
-    """Trackers of transformers, such as tensorboard or wandb."""
+    """Trackers of transformers, such as tensorboard or trackio."""
+
+    @property
+    def step_batch(self) -> int:
+        """Completions or demonstrations of an optimiser step, over all processes."""
+        return int(getattr(self, self.batch_key))
+
+    @model_validator(mode="after")
+    def _check_step(self) -> Self:
+        if self.step_batch % self.micro_batch:
+            raise ValueError(
+                f"{self.batch_key} is {self.step_batch}, wanted a multiple of micro_batch, {self.micro_batch}"
+            )
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
+        return self
 
 
-class Recipe(Start):
+class Recipe(VllmSettings, Training):
     """One GRPO run. Batches are counted in completions unless they say prompts."""
+
+    method: ClassVar[Method] = "grpo"
+    batch_key: ClassVar[str] = "train_batch"
 
     data: str
     """A JSON or JSONL file of records or a folder with one; "mini" is the built-in suite's training part."""
-    images: Path | None = None
-    """Where the records' image paths start; beside the file if null."""
     box_units: BoxUnits | None = None
     """Of boxes whose record declares none."""
     skip_bad_records: bool = False
@@ -179,22 +206,19 @@ class Recipe(Start):
     prompts_per_rollout: int = Field(default=512, ge=1)
     train_batch: int = Field(default=256, ge=1)
     """Completions of an optimiser step, over all processes."""
-    micro_batch: int = Field(default=4, ge=1)
-    """Completions that one process holds at a time."""
     episodes: int = Field(default=1, ge=1)
     inner_epochs: int = Field(default=1, ge=1)
     """Times that a rollout is trained on."""
-    max_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps; all episodes if null."""
+    share_prompts: bool = True
+    """Whether a prompt and its images are computed once for all its completions in a micro-batch: the same numbers but
+    for rounding, sooner (`trainer/shared_prompt.py`)."""
+    keep_groups: bool = False
+    """Whether a rollout is shuffled by groups, so that a group's completions meet in a micro-batch. Not the paper's:
+    where a rollout feeds several optimiser steps, other completions make a step."""
 
     learning_rate: float = Field(default=1e-6, gt=0)
     """Not in the paper: lmm-r1's, whose code base it shares."""
     min_learning_rate: float = Field(default=5e-7, ge=0)
-    """Where the cosine ends."""
-    warmup: float = Field(default=0.03, ge=0, lt=1)
-    """Share of the steps."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
     loss: Literal["grpo", "dr_grpo", "dapo"] = "grpo"
     """grpo: mean over each completion's tokens. dr_grpo: over a constant, and advantages are not divided by the group's
     standard deviation (arXiv:2503.20783). dapo: over the tokens of the batch (arXiv:2503.14476)."""
@@ -205,11 +229,8 @@ class Recipe(Start):
     kl: KL | None = KL()
     """null: no KL term, and no reference model in memory."""
 
-    vllm: Literal["off", "colocate", "server"] = "off"
     save_steps: int = Field(default=50, ge=1)
     """Optimiser steps between checkpoints. One in the middle of a rollout keeps the rest of it, images and all."""
-    keep_checkpoints: int | None = Field(default=None, ge=1)
-    """The newest whole checkpoints that stay; all if null."""
     watch: Watch | None = None
     """Benchmarks during training; none if null."""
 
@@ -225,151 +246,16 @@ class Recipe(Start):
                 f"a rollout has prompts_per_rollout x group_size = {self.rollout_batch} completions, "
                 f"wanted a multiple of train_batch, {self.train_batch}"
             )
-        if self.train_batch % self.micro_batch:
-            raise ValueError(f"train_batch is {self.train_batch}, wanted a multiple of micro_batch, {self.micro_batch}")
-        if self.min_learning_rate > self.learning_rate:
-            raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
         if self.extra_rewards.length and self.extra_rewards.length_free_tokens >= self.max_new_tokens:
             raise ValueError("extra_rewards.length_free_tokens is not below max_new_tokens")
         return self
 
 
-Schema = TypeVar("Schema", bound=Part)
-
-
-def shipped(schema: type[Part] = Recipe) -> list[str]:
-    """Return the names of the recipes of one kind that come with ahabench."""
-    names = (path.stem for path in RECIPES.glob("*.yaml"))
-    return sorted(name for name in names if name.startswith(SFT_PREFIX) is (schema is not Recipe))
-
-
 def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Return a GRPO recipe; as `load_as`."""
+    """Return a GRPO recipe; as `recipe_files.load_as`."""
     return load_as(Recipe, name, overrides)
 
 
-def load_as(schema: type[Schema], name: str | Path, overrides: Sequence[str] = ()) -> Schema:
-    """Return a recipe by its shipped name or from a YAML file, with overrides such as "kl.init=1e-2".
-
-    A file with the key "base" names another recipe, shipped or beside it, and holds only what differs from that.
-    Relative paths in it are relative to the working directory.
-
-    Raises:
-        UsageError: there is no such recipe, or a key or a value is not what it should be.
-    """
-    values = _layered(schema, _find(schema, name, Path()))
-    for override in overrides:
-        _override(values, override, schema)
-    return parse_as(schema, values, name=str(name))
-
-
 def parse_recipe(values: Mapping[str, Any], *, name: str) -> Recipe:
-    """Return the GRPO recipe with these values; as `parse_as`."""
+    """Return the GRPO recipe with these values, for a program that has them in hand; as `recipe_files.parse_as`."""
     return parse_as(Recipe, values, name=name)
-
-
-def parse_as(schema: type[Schema], values: Mapping[str, Any], *, name: str) -> Schema:
-    """Return the recipe with these values.
-
-    Raises:
-        UsageError: one line about the first key or value that is wrong.
-    """
-    _check_keys(values, schema)
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        why = first["msg"].removeprefix("Value error, ")
-        found = "" if first["type"] in {"missing", "value_error"} else f", found {first['input']!r}"
-        raise UsageError(f"recipe {name}: {where + ': ' if where else ''}{why}{found}") from error
-
-
-def dump_recipe(recipe: Part) -> str:
-    """Return a recipe as YAML that `load_as` reads back to the same."""
-    import yaml
-
-    return str(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120))
-
-
-def _find(schema: type[Part], name: str | Path, folder: Path) -> Path:
-    path = RECIPES / f"{name}.yaml" if str(name) in shipped(schema) else folder / name
-    if not path.is_file():
-        raise unknown_name("recipe", str(name), shipped(schema))
-    return path
-
-
-def _layered(schema: type[Part], path: Path, depth: int = 0) -> dict[str, Any]:
-    """Return the values of a recipe file over those of its base."""
-    values = _mapping(path)
-    base = values.pop("base", None)
-    if base is None:
-        return values
-    if not isinstance(base, str) or depth == MAX_BASES:
-        raise UsageError(f"recipe {path}: its base {base!r} is no recipe's name, or goes round in a circle")
-    return _merged(_layered(schema, _find(schema, base, path.parent), depth + 1), values)
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `over`, block by block."""
-    blocks = {
-        key: _merged(base[key], value)
-        for key, value in over.items()
-        if isinstance(value, dict) and isinstance(base.get(key), dict)
-    }
-    return {**base, **over, **blocks}
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"recipe {path} holds no keys and values")
-    return values
-
-
-def _override(values: dict[str, Any], override: str, schema: type[Part]) -> None:
-    import yaml
-
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UsageError(f"wanted key=value, found {override!r}")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"the value of {key} cannot be read: {text!r}") from error
-    *blocks, last = key.split(".")
-    target = values
-    for depth, block in enumerate(blocks):
-        _check_keys({block: None}, _block(blocks[:depth], schema))
-        if not isinstance(target.get(block), dict):
-            target[block] = {}
-        target = target[block]
-    _check_keys({last: None}, _block(blocks, schema))
-    target[last] = value
-
-
-def _check_keys(values: Mapping[str, Any], block: type[Part]) -> None:
-    for key in values:
-        if key not in block.model_fields:
-            raise unknown_name("recipe key", str(key), list(block.model_fields))
-        if isinstance(values[key], dict):
-            _check_keys(values[key], _block([key], block))
-
-
-def _block(path: Sequence[str], schema: type[Part]) -> type[Part]:
-    """Return the model behind a dotted key."""
-    found = schema
-    for key in path:
-        kinds = found.model_fields[key].annotation if key in found.model_fields else None
-        parts = [kind for kind in (kinds, *get_args(kinds)) if isinstance(kind, type) and issubclass(kind, Part)]
-        if not parts:
-            raise UsageError(f"the recipe key {'.'.join(path)!r} has no parts")
-        found = parts[0]
-    return found

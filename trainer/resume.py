@@ -1,23 +1,16 @@
-"""Checkpoints that are whole or not there, and a run that goes on from one as if it had never stopped.
+"""GRPO's runs that go on as if they had never stopped, from whole checkpoints (`trainer.checkpoints`).
 
-    checkpoint-N/            Trainer's files: weights, optimiser, schedule, random numbers, the KL coefficient
     checkpoint-N/rollout-P.safetensors, rollout-P.json
                              what process P has not yet trained on of its rollout, where N is in the middle of one
-    checkpoint-N/resume.json the mark of a whole checkpoint: every file with its size, written last
 
-A checkpoint is written under `.saving/` and takes its name by one rename, so that a kill leaves the one before.
+Two things keep a plain `resume_from_checkpoint` of TRL's trainer from going on as before, beside what is mended in
+`trainer.checkpoints`; both are mended here. TRL (1.16) forgets a rollout that is partly trained on, and with it where
+the next begins. Its sampler forgets the epochs before, so that a second one would draw the first one's order again.
 
-Three things keep a plain `resume_from_checkpoint` from going on as before; all are mended here. transformers (5.19 to
-5.23) loads Qwen2.5-VL's weights by names that the model no longer has, and only warns. TRL (1.16) forgets a rollout
-that is partly trained on, and with it where the next begins. Its sampler forgets the epochs before, so that a second
-one would draw the first one's order again.
-
-On one device the continuation is the same to the last bit; vLLM draws its own random numbers, so there it is not.
+vLLM draws its own random numbers, so with it the continuation is not the same to the last bit.
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,41 +18,18 @@ from typing import Any
 import torch
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from ahabench.harness.disk import refusals, replace_file
-from ahabench.harness.errors import EngineError, UsageError
-from ahabench.trainer.resuming import MARK, PREFIX, Mark, read_mark, whole_checkpoints
-
-SAVING = ".saving"
+from ahabench.harness.disk import replace_file
+from ahabench.trainer.checkpoints import CheckpointedTrainer
+from ahabench.trainer.resuming import Mark
 
 
-class ResumableTrainer(GRPOTrainer):
-    """TRL's trainer, whose checkpoints are whole and can be gone on from.
+class ResumableTrainer(CheckpointedTrainer, GRPOTrainer):
+    """TRL's trainer, whose runs go on from a whole checkpoint, within a rollout too; the arguments are the base's."""
 
-    Args:
-        data_sha256: digest of the training items; a checkpoint of others is refused.
-        keep: whole checkpoints to keep, the newest; all if `None`.
-        args: as TRL's.
-        kwargs: as TRL's.
-    """
-
-    def __init__(self, *args: Any, data_sha256: str = "", keep: int | None = None, **kwargs: Any) -> None:
-        self._data_sha256 = data_sha256
-        self._keep = keep
-        self._run_dir: Path | None = None
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._epochs_before = 0
-        self.has_signal = False
         self.restored_signal = False
         super().__init__(*args, **kwargs)
-
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Train, from a whole checkpoint where one is given.
-
-        Raises:
-            UsageError: the checkpoint is not whole, or of other data or another number of processes.
-        """
-        if isinstance(resume_from_checkpoint, str):
-            self._restore(Path(resume_from_checkpoint))
-        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     @property
     def _steps_per_rollout(self) -> int:
@@ -68,30 +38,16 @@ class ResumableTrainer(GRPOTrainer):
         return int(settings.steps_per_generation * self.num_iterations // settings.gradient_accumulation_steps)
 
     @property
-    def _steps_per_epoch(self) -> int:
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one pass through the data; prompts that do not fill a rollout are left out."""
         settings: Any = self.args
         data: Any = self.train_dataset
         prompts = settings.generation_batch_size // self.num_generations
         return int(len(data) // prompts) * self._steps_per_rollout
 
-    @property
-    def planned_steps(self) -> int:
-        """Optimiser steps of the whole run."""
-        asked = self.args.max_steps
-        return asked if asked > 0 else int(self.args.num_train_epochs) * self._steps_per_epoch
-
-    def _restore(self, checkpoint: Path) -> None:
-        mark = read_mark(checkpoint)
-        if mark is None:
-            raise UsageError(f"{checkpoint} is no whole checkpoint of a training run")
-        if self._data_sha256 and mark.data_sha256 != self._data_sha256:
-            raise UsageError(f"{checkpoint} was trained on other items, or in another order; its run cannot go on")
-        if mark.processes != self.accelerator.num_processes:
-            raise UsageError(
-                f"{checkpoint} was written by {mark.processes} processes, now there are "
-                f"{self.accelerator.num_processes}; start as many again"
-            )
-        per_epoch = self._steps_per_epoch
+    def restore(self, checkpoint: Path, mark: Mark) -> None:
+        """Take the epochs before, the signal of this one and what was left of a rollout."""
+        per_epoch = self.steps_per_epoch
         self._epochs_before = mark.step // per_epoch
         self.restored_signal = mark.has_signal and mark.step % per_epoch > 0
         self._step = mark.step * self.args.gradient_accumulation_steps
@@ -107,97 +63,12 @@ class ResumableTrainer(GRPOTrainer):
             torch.randperm(sampler.num_samples, generator=sampler.generator)
         return sampler
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        target = self.model if model is None else model
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        elif hasattr(target, "peft_config"):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            check_adapter(target, Path(resume_from_checkpoint))
-        else:
-            load_weights(target, Path(resume_from_checkpoint))
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._run_dir or super()._get_output_dir(trial))
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint beside its place and move it there; where it stands already, whole, it stays."""
-        run = Path(str(self.args.output_dir))
-        name = f"{PREFIX}{self.state.global_step}"
-        # Every process must decide alike, so none may look before another has moved.
-        self.accelerator.wait_for_everyone()
-        if read_mark(run / name) is not None:
-            return
-        partial = run / SAVING / name
-        if self.accelerator.is_main_process:
-            shutil.rmtree(run / SAVING, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self._run_dir = run / SAVING
-        try:
-            super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
-            in_rollout = self.state.global_step % self._steps_per_rollout > 0 and self._buffered_inputs is not None
-            if in_rollout:
-                _write_batches(partial, self.accelerator.process_index, self._buffered_inputs)
-        finally:
-            self._run_dir = None
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            self._finish(partial, run / name, in_rollout)
-        self.accelerator.wait_for_everyone()
-
-    def _finish(self, partial: Path, target: Path, in_rollout: bool) -> None:
-        with refusals(partial):
-            files = sorted(path for path in partial.rglob("*") if path.is_file())
-            for path in files:
-                _sync(path)
-        mark = Mark(
-            step=self.state.global_step,
-            processes=self.accelerator.num_processes,
-            data_sha256=self._data_sha256,
-            in_rollout=in_rollout,
-            has_signal=self.has_signal,
-            files={path.relative_to(partial).as_posix(): path.stat().st_size for path in files},
-        )
-        replace_file(partial / MARK, [mark.model_dump_json(indent=2).encode() + b"\n"])
-        with refusals(target):
-            # What stands there without being whole is of an older version, or damaged.
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
-            _sync(target.parent)
-        if self._keep is not None:
-            for old in whole_checkpoints(target.parent)[: -self._keep]:
-                shutil.rmtree(old)
-
-
-def load_weights(model: Any, checkpoint: Path) -> None:
-    """Put a checkpoint's weights into a model, all of them.
-
-    The names in a file are translated as `from_pretrained` does it, so the model's class reads it.
-
-    Raises:
-        EngineError: a weight is missing, left over or of another shape.
-    """
-    dtype = next(model.parameters()).dtype
-    saved, info = type(model).from_pretrained(checkpoint, dtype=dtype, local_files_only=True, output_loading_info=True)
-    wrong = {kind: list(names)[:3] for kind, names in info.items() if names and kind.endswith("_keys")}
-    if wrong:
-        raise EngineError(f"the weights in {checkpoint} are not the model's: {wrong}")
-    model.load_state_dict(saved.state_dict(), strict=True)
-
-
-def check_adapter(model: Any, checkpoint: Path) -> None:
-    """Compare an adapter with its file.
-
-    Raises:
-        EngineError: they differ.
-    """
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    saved = load_file(checkpoint / "adapter_model.safetensors")
-    found = get_peft_model_state_dict(model)
-    if saved.keys() != found.keys() or any(not torch.equal(saved[name], found[name].cpu()) for name in saved):
-        raise EngineError(f"the adapter in {checkpoint} was not loaded; its run cannot go on")
+    def write_rest(self, partial: Path) -> bool:
+        """Write what is left of a rollout, where the step is within one."""
+        if self.state.global_step % self._steps_per_rollout == 0 or self._buffered_inputs is None:
+            return False
+        _write_batches(partial, self.accelerator.process_index, self._buffered_inputs)
+        return True
 
 
 def _write_batches(folder: Path, process: int, batches: Iterable[Mapping[str, Any]]) -> None:
@@ -217,16 +88,10 @@ def _write_batches(folder: Path, process: int, batches: Iterable[Mapping[str, An
 def _read_batches(folder: Path, process: int, device: torch.device) -> Iterator[dict[str, Any]]:
     from safetensors.torch import load_file
 
-    tensors = load_file(folder / f"rollout-{process}.safetensors", device=str(device))
+    # Moved here, because safetensors knows no "cpu:0", as a process of several has it.
+    saved = load_file(folder / f"rollout-{process}.safetensors")
+    tensors = {key: value.to(device) for key, value in saved.items()}
     rest = json.loads((folder / f"rollout-{process}.json").read_bytes())
     for place, values in enumerate(rest):
         head = f"{place}/"
         yield values | {key.removeprefix(head): value for key, value in tensors.items() if key.startswith(head)}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

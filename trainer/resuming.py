@@ -1,6 +1,6 @@
 """What a run's folder says about going on: which checkpoints are whole, and what must be done again.
 
-Nothing here needs the model; `trainer.resume` writes and reads the checkpoints themselves.
+Nothing here needs the model; `trainer.checkpoints` writes and reads the checkpoints themselves.
 """
 
 import json
@@ -13,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ahabench.harness.disk import refusals, replace_file
 from ahabench.harness.errors import UsageError
-from ahabench.harness.report import note
 from ahabench.harness.runlog import RESPONSES, VERDICTS
-from ahabench.trainer.recipe import Recipe, load_recipe
+from ahabench.trainer.processes import note_once
+from ahabench.trainer.recipe import Training
+from ahabench.trainer.recipe_files import load_as
+from ahabench.trainer.vllm_settings import MOVABLE
 
 LOG = "log.jsonl"
 """One object per logged step, in the run's folder; that of step 0 is the untrained model's first rollout."""
@@ -23,7 +25,10 @@ MARK = "resume.json"
 PREFIX = "checkpoint-"
 EVALUATIONS = "evaluations"
 STEP = "step-"
-FREE = frozenset({"data", "images", "keep_checkpoints", "model", "report_to", "save_steps", "watch"})
+FREE = frozenset(
+    {"data", "images", "keep_checkpoints", "model", "probe_prompts", "probe_tokens", "report_to", "save_steps", "watch"}
+    | MOVABLE
+)
 """Settings that may differ in a run that goes on: they change no update. Paths may; what they lead to is compared."""
 _TRAINING_ONLY = (
     "optimizer*",
@@ -33,6 +38,11 @@ _TRAINING_ONLY = (
     "trainer_state*",
     "training_args*",
     "rollout-*",
+    # DeepSpeed's and FSDP's own copies.
+    "global_step*",
+    "latest",
+    "zero_to_*.py",
+    "pytorch_model_fsdp*",
     MARK,
 )
 
@@ -63,14 +73,14 @@ class Found(NamedTuple):
     step: int
 
 
-def check_recipe(recipe: Recipe, file: Path) -> None:
+def check_recipe(recipe: Training, file: Path) -> None:
     """Compare a recipe with the one that a run was begun with.
 
     Raises:
         UsageError: a setting differs that would make it another run.
     """
-    begun = load_recipe(file)
-    for name in Recipe.model_fields:
+    begun = load_as(type(recipe), file)
+    for name in type(recipe).model_fields:
         if name not in FREE and getattr(begun, name) != getattr(recipe, name):
             raise UsageError(
                 f"{file.parent} was begun with {name} = {getattr(begun, name)!r}, found {getattr(recipe, name)!r}; "
@@ -82,22 +92,23 @@ def newest(run: Path) -> Found | None:
     """Return the newest whole checkpoint of a run, and say on stderr from where it goes on."""
     whole = whole_checkpoints(run)
     if not whole:
-        note(f"{run} holds no whole checkpoint; begin from the start")
+        note_once(f"{run} holds no whole checkpoint; begin from the start")
         return None
     mark = read_mark(whole[-1])
     assert mark is not None, "it was whole a moment ago"
-    note(f"go on from {whole[-1]}")
+    note_once(f"go on from {whole[-1]}")
     return Found(whole[-1], mark.step)
 
 
-def rewind_run(run: Path, rollouts: str, checkpoint: Found | None) -> None:
+def rewind_run(run: Path, checkpoint: Found | None, rollouts: str | None = None) -> None:
     """Take out of a run's files what was written after a checkpoint, all of it if `None`: it will come again.
 
     Raises:
         UsageError: the disk refuses.
     """
     step = checkpoint.step if checkpoint else 0
-    rewind(run / rollouts, [RESPONSES, VERDICTS], before=step)
+    if rollouts is not None:
+        rewind(run / rollouts, [RESPONSES, VERDICTS], before=step)
     # The log's row of a step is written after its update, a rollout's rows before.
     rewind(run, [LOG], before=step + 1 if checkpoint else 0)
     for evaluation in (run / EVALUATIONS).glob(f"{STEP}*"):

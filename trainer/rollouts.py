@@ -20,6 +20,7 @@ from typing import Any
 
 from ahabench.harness.dataset import read_jsonl
 from ahabench.harness.disk import refusals, write_all
+from ahabench.harness.errors import AhabenchError
 from ahabench.harness.prompts import digest
 from ahabench.harness.runlog import RESPONSES, VERDICTS
 from ahabench.harness.score import Judged
@@ -27,6 +28,7 @@ from ahabench.harness.types import Prompt, Status
 from ahabench.trainer.calibration import Calibration
 from ahabench.trainer.data import Kind, TrainItem
 from ahabench.trainer.measures import measures
+from ahabench.trainer.processes import SharedFailure
 from ahabench.trainer.rewards import MixedReward, Outcome
 
 Gather = Callable[[list[Any]], list[Any]]
@@ -116,12 +118,49 @@ class RewardFunction:
     ) -> list[float | None]:
         """Return the reward of each completion, after writing the rollouts and logging each kind's statistics.
 
+        What is written and logged is of all processes, by the one with the log.
+
         Raises:
             ValueError: a reward is not finite.
+            SharedFailure: the same in one process of several, or whatever else stopped its rewards.
         """
-        items = [self._items[index] for index in item_index]
         texts = [completion[-1]["content"] for completion in completions]
-        step = int(trainer_state.global_step)
+        rows: list[dict[str, Any]] = []
+        mine: dict[str, float] = {}
+        failure: Exception | None = None
+        try:
+            rows = self._judged(item_index, texts, completion_ids, step=int(trainer_state.global_step))
+            if self._calibration is not None:
+                items = [self._items[index] for index in item_index]
+                mine = self._calibration.see(items, [row["outcome"] for row in rows])
+        except Exception as error:
+            # Whatever it is, the other processes must hear of it: they would wait for this one's rows.
+            failure = error
+        together = self._together(rows, failure)
+        if self._log is not None:
+            self._write(together)
+            mine = self._measured(together) | mine
+        # TRL takes the mean of those processes that log a name.
+        for name, number in mine.items():
+            log_metric(name, number)
+        return [row["reward"] for row in rows]
+
+    def _together(self, rows: list[dict[str, Any]], failure: Exception | None) -> list[dict[str, Any]]:
+        """Return every process's rows; where one has failed, fail in all of them."""
+        parts: list[tuple[list[dict[str, Any]], str | None]]
+        parts = self._gather([(rows, None if failure is None else _in_words(failure))])
+        if failure is not None and len(parts) == 1:
+            raise failure
+        for process, (_, why) in enumerate(parts):
+            if why is not None:
+                raise SharedFailure(f"process {process}: {why}") from failure
+        return [row for part, _ in parts for row in part]
+
+    def _judged(
+        self, item_index: Sequence[int], texts: Sequence[str], completion_ids: Sequence[Sequence[int]], *, step: int
+    ) -> list[dict[str, Any]]:
+        """Return a row for each completion, with its item's index and the whole outcome."""
+        items = [self._items[index] for index in item_index]
         finish = ["stop" if ids and ids[-1] in self._ends else "length" for ids in completion_ids]
         outcomes = [
             _cut_off(outcome, reason) for outcome, reason in zip(self._reward.judge(items, texts), finish, strict=True)
@@ -130,8 +169,9 @@ class RewardFunction:
         for item, value in zip(items, rewards, strict=True):
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"the reward of a completion of item {item.item.id!r} is {value}")
-        rows = [
+        return [
             {
+                "item_index": index,
                 "item_id": item.item.id,
                 "prompt_sha256": self._prompt_sha256(item),
                 "response": text,
@@ -142,22 +182,22 @@ class RewardFunction:
                 "kind": item.kind.value,
                 "reward": value,
             }
-            for item, text, reason, ids, outcome, value in zip(
-                items, texts, finish, completion_ids, outcomes, rewards, strict=True
+            for index, item, text, reason, ids, outcome, value in zip(
+                item_index, items, texts, finish, completion_ids, outcomes, rewards, strict=True
             )
         ]
-        self._write(self._gather(rows))
-        lengths = [len(ids) for ids in completion_ids]
-        logged = statistics(items, rewards, outcomes) | measures(items, texts, finish, lengths)
-        if self._calibration is not None:
-            logged |= self._calibration.see(items, outcomes)
-        for name, number in logged.items():
-            log_metric(name, number)
-        return rewards
+
+    def _measured(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Return what is logged about a rollout."""
+        items = [self._items[row["item_index"]] for row in rows]
+        texts, finish, lengths, rewards, outcomes = (
+            [row[key] for row in rows]
+            for key in ("response", "finish_reason", "completion_tokens", "reward", "outcome")
+        )
+        return statistics(items, rewards, outcomes) | measures(items, texts, finish, lengths)
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        if self._log is None:
-            return
+        assert self._log is not None, "this process writes"
         rows = self._log.numbered(rows)
         self._log.append(RESPONSES, [_response_row(row) for row in rows])
         self._log.append(VERDICTS, [_verdict_row(row) for row in rows])
@@ -197,6 +237,10 @@ def statistics(
     return found | {"reward/answered": fmean(answered)}
 
 
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, AhabenchError) else f"{type(error).__name__}: {error}"
+
+
 def _cut_off(outcome: Outcome, finish_reason: str) -> Outcome:
     if outcome.verdict.status is Status.NO_ANSWER and finish_reason == "length":
         return replace(outcome, verdict=replace(outcome.verdict, status=Status.TRUNCATED))
@@ -204,7 +248,7 @@ def _cut_off(outcome: Outcome, finish_reason: str) -> Outcome:
 
 
 def _response_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in row.items() if key != "outcome"}
+    kept = {key: value for key, value in row.items() if key not in {"item_index", "outcome"}}
     judgeable = row["kind"] != Kind.OPEN_ENDED and row["outcome"].verdict.status is not Status.ERROR
     return kept | {"official_correct": row["outcome"].verdict.correct if judgeable else None}
 

@@ -4,7 +4,7 @@
     <out>/run.json                    the manifest, as of an evaluation (harness.manifest)
     <out>/log.jsonl                   one object per step; step 0 is the untrained model
     <out>/rollouts/responses.jsonl    the rollouts (trainer.rollouts), with verdicts.jsonl beside them
-    <out>/checkpoint-N/               whole checkpoints (trainer.resume)
+    <out>/checkpoint-N/               whole checkpoints (trainer.checkpoints)
     <out>/evaluations/step-N/         benchmarks during training (trainer.watch)
     <out>/report.html                 curves and example rollouts (trainer.training_page)
     <out>/final/                      the trained model with its processor
@@ -15,16 +15,14 @@ The base and the final model are ordinary checkpoints: `ahabench eval <out>/fina
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from ahabench.harness.checkpoint import Checkpoint, Kind, find_checkpoint, weights_digest
+from ahabench.harness.checkpoint import weights_digest
 from ahabench.harness.dataset import digest
-from ahabench.harness.disk import locked, replace_file
-from ahabench.harness.engines.loading import limit_pixels, load_front, read_config, takes_images
+from ahabench.harness.disk import replace_file
+from ahabench.harness.engines.loading import takes_images
 from ahabench.harness.errors import UsageError
 from ahabench.harness.manifest import (
     MANIFEST,
@@ -39,32 +37,14 @@ from ahabench.harness.manifest import (
     write_manifest,
 )
 from ahabench.harness.provenance import git, packages
-from ahabench.harness.report import note
 from ahabench.trainer.data import Records, load_records, read_records
-from ahabench.trainer.recipe import Recipe, Start, dump_recipe
+from ahabench.trainer.processes import join, note_once
+from ahabench.trainer.recipe import Recipe
+from ahabench.trainer.recipe_files import dump_recipe
+from ahabench.trainer.start import FINAL, MINI, RECIPE, Ending, Front, carry_out, claimed, lora_config, open_model
 from ahabench.trainer.task import BUILT_IN, MINI_RECORDS, TASK, built_in_records
+from ahabench.trainer.trackers import check_trackers
 from ahabench.trainer.training_page import write_page
-
-FINAL = "final"
-BASE = "base"
-RECIPE = "recipe.yaml"
-REFERENCE = "reference"
-MINI = "mini"
-
-
-class Front(NamedTuple):
-    """The untrained model as far as it is known without its weights."""
-
-    checkpoint: Checkpoint
-    processor: Any
-    config: Any
-    pixels: tuple[int, int] | None
-    """The area between which images are resized."""
-
-    @property
-    def tokenizer(self) -> Any:
-        """The processor's tokenizer, or the processor itself where it is one."""
-        return getattr(self.processor, "tokenizer", self.processor)
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
@@ -77,42 +57,39 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
 
     Raises:
         UsageError: the folder is not empty, or holds a run of another recipe; or the recipe does not fit the data or
-            the model.
+            the model, or names a tracker that is not installed.
         DatasetError: a training record is not what its kind wants.
         EngineError: the model cannot be loaded.
         TrainingError: training cannot go on; a checkpoint of what was reached is saved.
     """
-    from accelerate import PartialState
+    from ahabench.trainer.watch import watched_tasks
 
-    processes = PartialState()
-    begun = resume and (out / RECIPE).is_file()
-    with ExitStack() as stack:
-        if processes.is_main_process:
-            if not begun:
-                claim(out)
-            stack.enter_context(locked(out))
-        # Nothing was written yet, so every process has found the same.
-        processes.wait_for_everyone()
+    check_trackers(recipe.report_to)
+    if recipe.watch is not None:
+        watched_tasks(recipe.watch)
+    with claimed(out, resume=resume) as begun:
         return _train(recipe, out, resume=begun)
 
 
 def _train(recipe: Recipe, out: Path, *, resume: bool) -> Path:
-    from accelerate import PartialState
-
-    from ahabench.trainer import grpo, resuming
+    from ahabench.trainer import resuming, vllm_checks
 
     before = read_manifest(out) if resume and (out / MANIFEST).is_file() else None
     if before is not None and before.status == "complete":
-        note(f"{out} is complete; nothing is left to do")
+        note_once(f"{out} is complete; nothing is left to do")
         return out / FINAL
     if resume:
         resuming.check_recipe(recipe, out / RECIPE)
-    records = load_items(recipe)
-    main = PartialState()
+    main = join()
+    if recipe.vllm != "off":
+        vllm_checks.check_machine(recipe.vllm)
+    # So that what is wrong with the data or the model is said once.
     with main.main_process_first():
+        records = load_items(recipe)
         if main.is_main_process:
             replace_file(out / RECIPE, [dump_recipe(recipe).encode()])
         front = open_model(recipe, out)
+        vllm_checks.check_rollouts(recipe, front)
     manifest = _manifest(recipe, front, records)
     if before is not None and before.model.weights_digest != manifest.model.weights_digest:
         raise UsageError(f"{out} was begun with other weights of {recipe.model}; its run cannot go on")
@@ -120,28 +97,16 @@ def _train(recipe: Recipe, out: Path, *, resume: bool) -> Path:
     if main.is_main_process:
         write_manifest(out, manifest)
         if resume:
-            resuming.rewind_run(out, TASK.name, checkpoint)
+            resuming.rewind_run(out, checkpoint, TASK.name)
     main.wait_for_everyone()
     trainer = build_trainer(recipe, records, front, out)
-    if checkpoint is not None and checkpoint.step >= trainer.planned_steps:
-        if main.is_main_process:
-            resuming.copy_model(checkpoint.path, out / FINAL)
-            write_manifest(out, manifest.model_copy(update={"status": "complete"}))
+
+    def say(status: Ending) -> None:
+        write_manifest(out, manifest.model_copy(update={"status": status}))
+        if status == "complete":
             write_page(out)
-        return out / FINAL
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
-    except grpo.TrainingError as error:
-        trainer._save_checkpoint(trainer.model, trial=None)
-        write_manifest(out, manifest.model_copy(update={"status": "incomplete"}))
-        saved = out / f"checkpoint-{trainer.state.global_step}"
-        raise grpo.TrainingError(f"{error}; what was reached is in {saved}") from error
-    trainer.save_model(str(out / FINAL))
-    trainer.save_state()
-    write_manifest(out, manifest.model_copy(update={"status": "complete"}))
-    if main.is_main_process:
-        write_page(out)
-    return out / FINAL
+
+    return carry_out(trainer, out, checkpoint, say)
 
 
 def load_items(recipe: Recipe) -> Records:
@@ -158,10 +123,10 @@ def load_items(recipe: Recipe) -> Records:
             Path(recipe.data), images=recipe.images, box_units=recipe.box_units, skip_bad=recipe.skip_bad_records
         )
     if found.skipped:
-        note(f"{recipe.data}: {len(found.skipped):,} bad records left out, the first: {found.skipped[0]}")
+        note_once(f"{recipe.data}: {len(found.skipped):,} bad records left out, the first: {found.skipped[0]}")
     items = tuple(item for item in found.items if item.kind in recipe.kinds)
     if len(items) < len(found.items):
-        note(f"{recipe.data}: {len(found.items) - len(items):,} records of other kinds left out")
+        note_once(f"{recipe.data}: {len(found.items) - len(items):,} records of other kinds left out")
     if len(items) < recipe.prompts_per_rollout:
         raise UsageError(
             f"{recipe.data} has {len(items):,} records, wanted at least prompts_per_rollout = "
@@ -176,8 +141,6 @@ def build_trainer(recipe: Recipe, records: Records, front: Front, out: Path) -> 
     Raises:
         UsageError: as `trainer_with`; or the open-ended scorer is needed and not installed.
     """
-    from accelerate import PartialState
-
     from ahabench.trainer import grpo
     from ahabench.trainer.rollouts import RewardFunction, RolloutLog
 
@@ -186,7 +149,7 @@ def build_trainer(recipe: Recipe, records: Records, front: Front, out: Path) -> 
         grpo.mixed_reward(recipe, records.items, front.tokenizer),
         ends=_ends(front),
         system_prompt=recipe.system_prompt or None,
-        log=RolloutLog(out / TASK.name) if PartialState().is_main_process else None,
+        log=RolloutLog(out / TASK.name) if join().is_main_process else None,
         gather=grpo.gathered,
     )
     return trainer_with(recipe, records, front, reward, out)
@@ -200,7 +163,7 @@ def trainer_with(
     Raises:
         UsageError: the batches do not divide among the processes, or there is no vision tower to freeze.
     """
-    from ahabench.trainer import grpo
+    from ahabench.trainer import grpo, vllm_rollouts
     from ahabench.trainer.kl import KLController
 
     kl = recipe.kl
@@ -209,13 +172,17 @@ def trainer_with(
         model=str(front.checkpoint.path),
         reward_funcs=reward,
         args=grpo.arguments(recipe, out, banned=grpo.banned_tokens(front.config, front.tokenizer)),
-        train_dataset=grpo.prompt_dataset(records.items, recipe.system_prompt or None),
+        train_dataset=grpo.prompt_dataset(
+            records.items, recipe.system_prompt or None, fit=vllm_rollouts.fitting(recipe, front)
+        ),
         processing_class=front.processor,
         callbacks=[*controller, grpo.LogFile(out / grpo.LOG)],
         peft_config=lora_config(recipe),
         item_ids=[item.item.id for item in records.items],
         data_sha256=digest([item.item for item in records.items]),
         keep=recipe.keep_checkpoints,
+        share_prompts=recipe.share_prompts,
+        keep_groups=recipe.keep_groups,
     )
     if recipe.freeze_vision:
         grpo.freeze_vision(trainer.model)
@@ -224,49 +191,6 @@ def trainer_with(
 
         trainer.add_callback(BenchmarkWatch(trainer, recipe, out))
     return trainer
-
-
-def claim(out: Path) -> None:
-    """Make a run's folder.
-
-    Raises:
-        UsageError: it is there and not empty.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"--out {out} is not empty; give a new folder")
-    out.mkdir(parents=True, exist_ok=True)
-
-
-def open_model(recipe: Start, out: Path) -> Front:
-    """Return the model of a recipe as far as it is known without its weights; the built-in one is made in `out`.
-
-    Raises:
-        UsageError: it is an adapter or a GGUF file.
-        EngineError: it cannot be read.
-    """
-    model = recipe.model
-    if model == REFERENCE:
-        from ahabench.trainer.reference import make_reference
-
-        steps = {} if recipe.reference_steps is None else {"steps": recipe.reference_steps}
-        if not (out / BASE).exists():
-            # It has its name once it is whole, so that a resumed run need not make it again.
-            partial = make_reference(out / f"{BASE}.partial", seed=recipe.seed, progress=note, **steps)
-            partial.rename(out / BASE)
-        model = str(out / BASE)
-    checkpoint = replace(find_checkpoint(model), name=recipe.model)
-    if checkpoint.kind is not Kind.MODEL:
-        raise UsageError(
-            f"{recipe.model} is no whole checkpoint ({checkpoint.kind}), and training starts from one; merge an "
-            "adapter into its base with peft's merge_and_unload, save model and processor, and give that folder"
-        )
-    config = read_config(checkpoint, trust_remote_code=recipe.trust_remote_code)
-    images = takes_images(config)
-    processor = load_front(checkpoint, images=images, trust_remote_code=recipe.trust_remote_code)
-    pixels = None
-    if images:
-        pixels = limit_pixels(processor, recipe.model, min_pixels=recipe.min_pixels, max_pixels=recipe.max_pixels)
-    return Front(checkpoint, processor, config, pixels)
 
 
 def _ends(front: Front) -> frozenset[int]:
@@ -278,17 +202,6 @@ def _ends(front: Front) -> frozenset[int]:
         declared = GenerationConfig.from_pretrained(front.checkpoint.path).eos_token_id
         ids += declared if isinstance(declared, list) else [declared] if declared is not None else []
     return frozenset(ids)
-
-
-def lora_config(recipe: Start) -> Any:
-    """Return PEFT's settings for a recipe, `None` for full training."""
-    if recipe.lora is None:
-        return None
-    from peft import LoraConfig
-
-    asked = recipe.lora
-    modules = asked.target_modules if isinstance(asked.target_modules, str) else list(asked.target_modules)
-    return LoraConfig(r=asked.rank, lora_alpha=asked.alpha, lora_dropout=asked.dropout, target_modules=modules)
 
 
 def _manifest(recipe: Recipe, front: Front, records: Records) -> Manifest:

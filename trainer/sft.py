@@ -3,7 +3,8 @@
     <out>/recipe.yaml     the recipe with all its values
     <out>/sft.json        what was trained on what: digests, counts, versions, status
     <out>/log.jsonl       one object per step
-    <out>/checkpoint-N/   Trainer's checkpoints
+    <out>/checkpoint-N/   whole checkpoints (trainer.checkpoints)
+    <out>/report.html     curves (trainer.training_page)
     <out>/final/          the trained model with its processor: an ordinary checkpoint, as GRPO's `model`
     <out>/base/           the untrained model, where it is the built-in one
 
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from trl.data_utils import prepare_multimodal_messages
 from trl.trainer.sft_config import SFTConfig
@@ -30,17 +30,20 @@ from ahabench.harness.engines.loading import end_tokens, own_ends, takes_images
 from ahabench.harness.errors import UsageError
 from ahabench.harness.images import decode
 from ahabench.harness.provenance import git, packages
-from ahabench.harness.report import note
-from ahabench.trainer.grpo import ALIGNED, DECODED, LOG, LOW_FORMAT_RATE, LogFile, TrainingError, freeze_vision
-from ahabench.trainer.recipe import dump_recipe
+from ahabench.trainer import resuming
+from ahabench.trainer.grpo import ALIGNED, DECODED, LOG, LOW_FORMAT_RATE, LogFile, freeze_vision
+from ahabench.trainer.processes import join, note_once
+from ahabench.trainer.recipe_files import dump_recipe
 from ahabench.trainer.rewards import only_answer
-from ahabench.trainer.run import FINAL, MINI, RECIPE, Front, claim, lora_config, open_model
 from ahabench.trainer.sft_data import Demonstration, Demonstrations, load_demonstrations, read_demonstrations
 from ahabench.trainer.sft_recipe import SftRecipe
 from ahabench.trainer.sft_watch import SpikeWatch, WatchedTrainer
+from ahabench.trainer.start import FINAL, MINI, RECIPE, Ending, Front, carry_out, claimed, lora_config, open_model
 from ahabench.trainer.task import built_in_records
+from ahabench.trainer.trackers import check_trackers
+from ahabench.trainer.training_page import SFT_RECORD, write_page
+from ahabench.trainer.trl_settings import shared_settings
 
-RECORD = "sft.json"
 CHECKED = 8
 """Demonstrations whose loss is checked token by token before training."""
 
@@ -56,42 +59,64 @@ _CHATML = (
 _CHATML_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 
 
-def train(recipe: SftRecipe, out: Path) -> Path:
+def train(recipe: SftRecipe, out: Path, *, resume: bool = False) -> Path:
     """Fine-tune and return the folder of the trained model.
 
     Args:
         recipe: the settings.
         out: the run's folder, new or empty.
+        resume: go on from the newest whole checkpoint in `out`, or from the start where there is none.
 
     Raises:
-        UsageError: the folder is not empty, or the recipe does not fit the data or the model.
+        UsageError: the folder is not empty, or holds a run of another recipe; or the recipe does not fit the data or
+            the model, or names a tracker that is not installed.
         DatasetError: a record cannot be learned from.
         EngineError: the model cannot be loaded.
         TrainingError: training cannot go on; a checkpoint of what was reached is saved.
     """
-    claim(out)
-    found = load_items(recipe)
-    replace_file(out / RECIPE, [dump_recipe(recipe).encode()])
-    front = open_model(recipe, out)
+    check_trackers(recipe.report_to)
+    with claimed(out, resume=resume) as begun:
+        return _train(recipe, out, resume=begun)
+
+
+def _train(recipe: SftRecipe, out: Path, *, resume: bool) -> Path:
+    before = _read(out) if resume else None
+    if before is not None and before["status"] == "complete":
+        note_once(f"{out} is complete; nothing is left to do")
+        return out / FINAL
+    if resume:
+        resuming.check_recipe(recipe, out / RECIPE)
+    main = join()
+    # So that what is wrong with the data or the model is said once.
+    with main.main_process_first():
+        found = load_items(recipe)
+        if main.is_main_process:
+            replace_file(out / RECIPE, [dump_recipe(recipe).encode()])
+        front = open_model(recipe, out)
     ensure_template(front)
     found = short_enough(recipe, found, front.tokenizer)
+    record = _record(recipe, front, found)
+    if before is not None and before["model"]["weights_digest"] != record["model"]["weights_digest"]:
+        raise UsageError(f"{out} was begun with other weights of {recipe.model}; its run cannot go on")
+    checkpoint = resuming.newest(out) if resume else None
     trainer = build_trainer(recipe, found, front, out)
     mask = check_loss_tokens(trainer, found.items, front)
-    note(f"loss on {mask.loss:,} of {mask.all:,} tokens in the first {mask.rows} records: their completions only")
-    rate = format_rate(trainer, recipe, found.items, front)
-    record = _record(recipe, front, found) | {"loss_tokens": mask._asdict(), "base_format_rate": rate}
-    _write(out, record, "running")
-    try:
-        trainer.train()
-    except TrainingError as error:
-        trainer._save_checkpoint(trainer.model, trial=None)
-        _write(out, record, "incomplete")
-        saved = out / f"checkpoint-{trainer.state.global_step}"
-        raise TrainingError(f"{error}; what was reached is in {saved}") from error
-    trainer.save_model(str(out / FINAL))
-    trainer.save_state()
-    _write(out, record, "complete")
-    return out / FINAL
+    note_once(f"loss on {mask.loss:,} of {mask.all:,} tokens in the first {mask.rows} records: their completions only")
+    rate = before["base_format_rate"] if before else format_rate(trainer, recipe, found.items, front)
+    record |= {"loss_tokens": mask._asdict(), "base_format_rate": rate}
+    if main.is_main_process:
+        if resume:
+            resuming.rewind_run(out, checkpoint)
+        _write(out, record, "running")
+    main.wait_for_everyone()
+
+    def say(status: Ending) -> None:
+        _write(out, record, status)
+        # There is none of a run that was stopped by its first step.
+        if (out / LOG).is_file():
+            write_page(out)
+
+    return carry_out(trainer, out, checkpoint, say)
 
 
 def load_items(recipe: SftRecipe) -> Demonstrations:
@@ -106,7 +131,7 @@ def load_items(recipe: SftRecipe) -> Demonstrations:
     else:
         found = load_demonstrations(Path(recipe.data), images=recipe.images, skip_bad=recipe.skip_bad_records)
     if found.skipped:
-        note(f"{recipe.data}: {len(found.skipped):,} bad records left out, the first: {found.skipped[0]}")
+        note_once(f"{recipe.data}: {len(found.skipped):,} bad records left out, the first: {found.skipped[0]}")
     if len(found.items) < recipe.batch:
         raise UsageError(f"{recipe.data} has {len(found.items):,} records, wanted at least batch = {recipe.batch:,}")
     return found
@@ -126,7 +151,7 @@ def short_enough(recipe: SftRecipe, found: Demonstrations, tokenizer: Any) -> De
     kept = tuple(item for item in found.items if length(item) <= recipe.max_text_tokens)
     left = len(found.items) - len(kept)
     if left:
-        note(f"{recipe.data}: {left:,} records longer than max_text_tokens = {recipe.max_text_tokens:,} left out")
+        note_once(f"{recipe.data}: {left:,} records longer than max_text_tokens = {recipe.max_text_tokens:,} left out")
     if len(kept) < recipe.batch:
         raise UsageError(f"{recipe.data} has {len(kept):,} short enough records, wanted at least {recipe.batch:,}")
     return Demonstrations(kept, found.skipped)
@@ -145,7 +170,7 @@ def ensure_template(front: Front) -> None:
             f"{front.checkpoint.name} has no chat template; add the one of its family as chat_template.jinja. The "
             "method starts from an aligned model, not from a pretrained one"
         )
-    note(
+    note_once(
         f"warning: {front.checkpoint.name} has no chat template and gets Qwen's. The method starts from an aligned "
         "model: the paper trains the -Instruct checkpoints, and its one base model ends lower (arXiv:2504.11468, "
         "table 4)"
@@ -167,8 +192,10 @@ def build_trainer(recipe: SftRecipe, found: Demonstrations, front: Front, out: P
         args=arguments(recipe, out),
         train_dataset=demonstration_dataset(found.items, recipe.system_prompt),
         processing_class=front.processor,
-        callbacks=[LogFile(out / LOG), SpikeWatch(recipe.spikes)],
+        callbacks=[LogFile(out / LOG), SpikeWatch(**recipe.spikes.model_dump())],
         peft_config=lora_config(recipe),
+        data_sha256=found.digest,
+        keep=recipe.keep_checkpoints,
     )
     if recipe.freeze_vision and takes_images(front.config):
         freeze_vision(trainer.model)
@@ -181,37 +208,12 @@ def arguments(recipe: SftRecipe, out: Path) -> SFTConfig:
     Raises:
         UsageError: the batches do not divide among the processes.
     """
-    processes = PartialState().num_processes
-    if recipe.batch % (recipe.micro_batch * processes):
-        raise UsageError(
-            f"batch is {recipe.batch}, wanted a multiple of micro_batch x processes = "
-            f"{recipe.micro_batch} x {processes}"
-        )
     return SFTConfig(
-        output_dir=str(out),
-        per_device_train_batch_size=recipe.micro_batch,
-        gradient_accumulation_steps=recipe.batch // (recipe.micro_batch * processes),
+        **shared_settings(recipe, out),
         num_train_epochs=recipe.epochs,
-        max_steps=recipe.max_steps or -1,
         completion_only_loss=True,
         max_length=None,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr": recipe.min_learning_rate},
-        warmup_steps=recipe.warmup,
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        bf16=recipe.bf16,
-        gradient_checkpointing=recipe.gradient_checkpointing,
-        model_init_kwargs={"dtype": "float32"},
-        trust_remote_code=recipe.trust_remote_code,
         remove_unused_columns=False,
-        logging_steps=1,
-        save_steps=recipe.save_steps,
-        save_total_limit=recipe.keep_checkpoints,
-        report_to=list(recipe.report_to) or "none",
-        disable_tqdm=True,
-        seed=recipe.seed,
     )
 
 
@@ -294,7 +296,7 @@ def format_rate(trainer: Any, recipe: SftRecipe, items: Sequence[Demonstration],
     model.train(was_training)
     rate = answered / len(asked)
     if rate < LOW_FORMAT_RATE:
-        note(
+        note_once(
             f"warning: {front.checkpoint.name} gave {answered} of {len(asked)} answers in the form "
             f"<answer>...</answer>. {ALIGNED}; rewards that read this form would begin at 0"
         )
@@ -341,5 +343,18 @@ def _record(recipe: SftRecipe, front: Front, found: Demonstrations) -> dict[str,
 
 
 def _write(out: Path, record: Mapping[str, Any], status: str) -> None:
-    if PartialState().is_main_process:
-        replace_file(out / RECORD, [json.dumps({"status": status, **record}, indent=2).encode() + b"\n"])
+    replace_file(out / SFT_RECORD, [json.dumps({"status": status, **record}, indent=2).encode() + b"\n"])
+
+
+def _read(out: Path) -> dict[str, Any] | None:
+    """Return what an earlier call wrote about its run; `None` where it had not come so far."""
+    file = out / SFT_RECORD
+    if not file.is_file():
+        return None
+    try:
+        record = json.loads(file.read_bytes())
+        if {"status", "model", "base_format_rate"} <= record.keys() and "weights_digest" in record["model"]:
+            return dict(record)
+    except (ValueError, AttributeError, TypeError):
+        pass
+    raise UsageError(f"{file} is damaged; give a new --out")

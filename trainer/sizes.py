@@ -8,14 +8,24 @@ In bytes per GPU, for P parameters of which T are trained, on G GPUs:
     Adam             8 T             12 T / G           12 T / G      two moments; under ZeRO float32 weights too
     reference model  4 P             2 P                2 P / G       only with a KL term and without LoRA
 
-    kept inputs      micro_batch x tokens x width x layers x 4 (ddp) or 2: one per layer, with gradient checkpointing
-    one layer        micro_batch x tokens x width x 34: what is computed again (Korthikanti et al., arXiv:2205.05198,
-                     table 2, without its attention scores); times the layers without gradient checkpointing
-    logits           micro_batch x completion tokens x vocabulary x 12: three copies in float32
-    vLLM             0.3 of the GPU where it shares it, TRL's default
-    rest             2 GB: context, buffers, fragments
+For n tokens (micro_batch x (512 of text, assumed + one per 28 x 28 pixels + completion)) of width h, in a model whose
+MLP is i wide and whose keys are k wide:
 
-tokens = 512 of text (assumed) + one per 28 x 28 pixels + completion. It was not measured on a GPU.
+    one layer        n (32 h + 16 i + 8 k) in float32, n (30 h + 8 i + 4 k) with bfloat16 autocast, and
+                     n (20 h + 8 i + 4 k) where the weights are bfloat16 too: what autograd keeps of one layer
+    all layers       that times the layers, without gradient checkpointing
+    bfloat16 copies  2 T with autocast: of the weights, within a forward pass
+    kept inputs      n h (layers + 2) x 4 (ddp) or 2, with gradient checkpointing; one layer at a time beside them
+    output head      TRL (1.16) computes no whole logits but tiles of 4,096 tokens x 32,768 words: one, as wide as the
+                     computation, on a GPU; and on a CPU, where every position is scored, seven more in float32.
+                     Then 4 bytes of each of its weights for their gradient, unless that is frozen
+    vLLM             the share of the GPU that the recipe gives it, where it is colocated
+    rest             2 GB on a GPU: context, buffers, fragments
+
+With gradient checkpointing only the larger of one layer and the output head counts, since they never stand together.
+Tokens that a group shares (`share_prompts`) are counted for each completion, and a vision tower's own activations are
+not counted: a frozen one keeps none. Everything but vLLM and the rest was measured on a CPU, byte by byte, in ddp
+(tests/trainer/test_sizes.py: within a tenth); nothing was measured on a GPU.
 """
 
 from collections.abc import Mapping
@@ -31,7 +41,10 @@ SHARDINGS: tuple[Sharding, ...] = ("ddp", "zero2", "zero3")
 TEXT_TOKENS = 512
 PATCH_PX = 28
 """Side of the square behind one image token in Qwen2-VL and Qwen2.5-VL."""
-OF_VLLM = 0.3
+TILE_TOKENS, TILE_WORDS = 4096, 32_768
+"""Of TRL's output head."""
+CPU_COPIES = 7
+"""Tiles in float32 that the output head keeps beside the first where no Triton kernel works in place."""
 REST_GB = 2.0
 _GB = 1e9
 
@@ -45,6 +58,10 @@ class Shape:
     """Parameters of the vision tower, among `parameters`."""
     layers: int
     width: int
+    inner: int
+    """Of the text model's MLP."""
+    kv_width: int
+    """Of a token's keys in one layer: heads of keys x their dimension."""
     vocabulary: int
     context: int
     """Positions that the text model was made for."""
@@ -52,16 +69,44 @@ class Shape:
 
 KNOWN: Mapping[str, Shape] = {
     "Qwen/Qwen2-VL-2B-Instruct": Shape(
-        parameters=2_208_985_600, vision=665_271_296, layers=28, width=1536, vocabulary=151_936, context=32_768
+        parameters=2_208_985_600,
+        vision=665_271_296,
+        layers=28,
+        width=1536,
+        inner=8960,
+        kv_width=256,
+        vocabulary=151_936,
+        context=32_768,
     ),
     "Qwen/Qwen2-VL-7B-Instruct": Shape(
-        parameters=8_291_375_616, vision=675_759_104, layers=28, width=3584, vocabulary=152_064, context=32_768
+        parameters=8_291_375_616,
+        vision=675_759_104,
+        layers=28,
+        width=3584,
+        inner=18_944,
+        kv_width=512,
+        vocabulary=152_064,
+        context=32_768,
     ),
     "Qwen/Qwen2.5-VL-3B-Instruct": Shape(
-        parameters=3_754_622_976, vision=668_684_288, layers=36, width=2048, vocabulary=151_936, context=128_000
+        parameters=3_754_622_976,
+        vision=668_684_288,
+        layers=36,
+        width=2048,
+        inner=11_008,
+        kv_width=256,
+        vocabulary=151_936,
+        context=128_000,
     ),
     "Qwen/Qwen2.5-VL-7B-Instruct": Shape(
-        parameters=8_292_166_656, vision=676_550_144, layers=28, width=3584, vocabulary=152_064, context=128_000
+        parameters=8_292_166_656,
+        vision=676_550_144,
+        layers=28,
+        width=3584,
+        inner=18_944,
+        kv_width=512,
+        vocabulary=152_064,
+        context=128_000,
     ),
 }
 """Models whose size is known without their files."""
@@ -80,13 +125,20 @@ class Load:
     reference: bool
     """Whether the frozen first policy is in memory."""
     checkpointing: bool
-    vllm: bool
-    """Whether vLLM shares the GPU."""
+    bf16: bool
+    """Whether the computation is in bfloat16; under ZeRO it always is."""
+    on_gpu: bool
+    head_trained: bool
+    """Whether the output head's weights, often the embeddings too, are trained."""
+    vllm: float
+    """The share of the GPU's memory that vLLM takes; 0 where it is elsewhere."""
+    text_tokens: int = TEXT_TOKENS
+    """Of system prompt and question, without the image."""
 
     @property
     def tokens(self) -> int:
         """Positions of the longest sequence that is assumed."""
-        return TEXT_TOKENS + self.image_px // PATCH_PX**2 + self.completion_tokens
+        return self.text_tokens + self.image_px // PATCH_PX**2 + self.completion_tokens
 
 
 def shape_of(model: str) -> Shape | None:
@@ -114,6 +166,8 @@ def shape_of(model: str) -> Shape | None:
         vision=sum(weight.numel() for name, weight in empty.named_parameters() if "visual." in name),
         layers=text.num_hidden_layers,
         width=text.hidden_size,
+        inner=text.intermediate_size,
+        kv_width=text.num_key_value_heads * (text.hidden_size // text.num_attention_heads),
         vocabulary=text.vocab_size,
         context=text.max_position_embeddings,
     )
@@ -125,16 +179,40 @@ def memory_gb(shape: Shape, load: Load, *, gpus: int, sharding: Sharding, gpu_gb
     of_weights = gpus if sharding == "zero3" else 1
     of_rest = 1 if plain else gpus
     whole = (4 if plain else 2) * shape.parameters / of_weights
-    sequence = load.micro_batch * load.tokens * shape.width
-    layers = 1 if load.checkpointing else shape.layers
     terms = {
         "weights": whole,
         "gradients": (4 if plain else 2) * load.trained / of_rest,
         "Adam": (8 if plain else 12) * load.trained / of_rest,
         "reference model": whole if load.reference else 0.0,
-        "kept inputs": sequence * shape.layers * (4 if plain else 2),
-        "one layer" if load.checkpointing else "all layers": 34 * sequence * layers,
-        "logits": 12 * load.micro_batch * load.completion_tokens * shape.vocabulary,
     }
+    terms |= activations(shape, load, plain=plain)
     found = {name: value / _GB for name, value in terms.items()}
-    return found | {"vLLM": OF_VLLM * gpu_gb if load.vllm else 0.0, "rest": REST_GB}
+    return found | {"vLLM": load.vllm * gpu_gb, "rest": REST_GB if load.on_gpu else 0.0}
+
+
+def activations(shape: Shape, load: Load, *, plain: bool) -> dict[str, float]:
+    """Return the terms of one micro-batch's forward and backward pass in bytes, by name.
+
+    Args:
+        shape: of the model.
+        load: of the process.
+        plain: whether the weights are float32, as in ddp.
+    """
+    h, i, k = shape.width, shape.inner, shape.kv_width
+    positions = load.micro_batch * load.tokens
+    bf16 = load.bf16 or not plain
+    layer = positions * (32 * h + 16 * i + 8 * k if not bf16 else (30 if plain else 20) * h + 8 * i + 4 * k)
+    scored = min(load.micro_batch * load.completion_tokens if load.on_gpu else positions, TILE_TOKENS)
+    head = scored * TILE_WORDS * (2 if bf16 else 4) + (4 * h * shape.vocabulary if load.head_trained else 0)
+    if not load.on_gpu:
+        head += CPU_COPIES * 4 * scored * min(shape.vocabulary, TILE_WORDS)
+    copies = {"bfloat16 copies": 2.0 * load.trained if plain and bf16 else 0.0}
+    if not load.checkpointing:
+        return {"all layers": layer * shape.layers, **copies, "output head": head}
+    kept = positions * h * (shape.layers + 2) * (4 if plain else 2)
+    return {
+        "kept inputs": kept,
+        **copies,
+        "one layer": layer if layer > head else 0.0,
+        "output head": head if head >= layer else 0.0,
+    }

@@ -25,7 +25,7 @@ from ahabench.harness.disk import replace_file
 from ahabench.harness.errors import DatasetError, UsageError, unknown_name
 from ahabench.harness.stats import cohen_kappa
 from ahabench.trainer.data import Kind, only_file, raw_records, record_text
-from ahabench.trainer.recipe import Part
+from ahabench.trainer.recipe_files import Part
 
 SFT, RL, COUNTS = "sft.jsonl", "rl.jsonl", "split.json"
 PAPER_RULE, OURS = "vlaa_data_split", "ahabench"

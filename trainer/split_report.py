@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ahabench.harness.report import note, printable
-from ahabench.trainer.recipe import load_as, parse_as
+from ahabench.trainer.recipe_files import load_as, parse_as
 from ahabench.trainer.split import RL, SFT, SplitConfig
 
 SETTINGS = {".yaml", ".yml"}

@@ -1,8 +1,10 @@
 """A training run as one HTML file: curves of everything that was logged, findings, and example rollouts.
 
-No script, nothing loaded; what a model wrote is only ever text in it. A pure function of the run's files.
+No script, nothing loaded; what a model wrote is only ever text in it. A pure function of the run's files: of GRPO, or
+of supervised fine-tuning, which has no rollouts.
 """
 
+import json
 import math
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +23,8 @@ from ahabench.trainer.resuming import LOG
 from ahabench.trainer.task import TASK
 
 REPORT = "report.html"
+SFT_RECORD = "sft.json"
+"""What a run of supervised fine-tuning has instead of a manifest."""
 WIDTH, HEIGHT, EDGE = 280, 90, 4
 """Of a curve's drawing, in pixels."""
 EXAMPLES = 6
@@ -29,6 +33,18 @@ LONGEST = 6_000
 """Characters of a response that are shown."""
 _BASELINE = "baseline/"
 _LEFT_OUT = ("step", "epoch", "step_time", "total_flos", "num_tokens")
+_OVERVIEW = (
+    "reward",
+    "benchmark/all",
+    "reward/answered",
+    "completions/mean_length",
+    "kl",
+    "aha/with_moment",
+    "loss",
+    "mean_token_accuracy",
+    "grad_norm",
+)
+"""What is shown first, as far as a run has it; no more than six."""
 _TITLES = (
     ("Reward", ("reward", "rewards/", "frac_reward_zero_std", "reward_std")),
     ("Benchmark", ("benchmark/",)),
@@ -54,11 +70,9 @@ class Curve:
     def path(self) -> str:
         """The points of an SVG polyline, WIDTH x HEIGHT, larger values higher."""
         low, high = self.low, self.high
-        first, last = self.points[0][0], self.points[-1][0]
-        inner, tall = WIDTH - 2 * EDGE, HEIGHT - 2 * EDGE
+        tall = HEIGHT - 2 * EDGE
         return " ".join(
-            f"{EDGE + inner * (step - first) / max(1, last - first):.1f},"
-            f"{EDGE + tall * (1 - ((value - low) / (high - low) if high > low else 0.5)):.1f}"
+            f"{self.x(step):.1f},{EDGE + tall * (1 - ((value - low) / (high - low) if high > low else 0.5)):.1f}"
             for step, value in self.points
         )
 
@@ -71,6 +85,16 @@ class Curve:
     def high(self) -> float:
         """The largest value."""
         return max(value for _, value in self.points)
+
+    @property
+    def constant(self) -> bool:
+        """Whether there is nothing to draw."""
+        return self.low == self.high
+
+    def x(self, step: int) -> float:
+        """Where a step lies in the drawing."""
+        first, last = self.points[0][0], self.points[-1][0]
+        return EDGE + (WIDTH - 2 * EDGE) * (step - first) / max(1, last - first)
 
     @property
     def first(self) -> float:
@@ -107,6 +131,27 @@ def sections(found: Sequence[Curve]) -> list[tuple[str, list[Curve]]]:
     return [(title, members) for title, members in [*out, ("Other", left)] if members]
 
 
+def overview(found: Sequence[Curve]) -> list[Curve]:
+    """Return the curves that a reader wants first."""
+    by_name = {curve.name: curve for curve in found}
+    return [by_name[name] for name in _OVERVIEW if name in by_name][:6]
+
+
+def alarms(found: Sequence[Curve]) -> list[str]:
+    """Return one line per evaluation that set the alarm off, with how reward and benchmark stood then and at first."""
+    by_name = {curve.name: curve for curve in found}
+    raised = [step for step, _ in by_name["benchmark/alarm"].points] if "benchmark/alarm" in by_name else []
+    return [
+        f"step {step}: "
+        + ", ".join(
+            f"{name} {curve.first:.4g} → {[value for at, value in curve.points if at <= step][-1]:.4g}"
+            for name in ("reward", "benchmark/all")
+            if (curve := by_name.get(name)) is not None and curve.points[0][0] <= step
+        )
+        for step in raised
+    ]
+
+
 def examples(responses: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a few rollouts of the first, the middle and the last step that has any, spread over kinds and rewards."""
     rules = {(row["item_id"], row["sample_index"]): row for row in verdicts}
@@ -138,7 +183,8 @@ def page(run: Path) -> str:
     rows = list(read_jsonl(run / LOG))
     rollouts = run / TASK.name
     told = [list(read_jsonl(path)) if path.is_file() else [] for path in (rollouts / RESPONSES, rollouts / VERDICTS)]
-    manifest = read_manifest(run)
+    model, status = _about(run)
+    drawn = curves(rows)
     folder = files("ahabench.trainer")
     style = folder.joinpath("training.css.txt").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
@@ -147,11 +193,13 @@ def page(run: Path) -> str:
         # Ours, and digested as it stands: escaping would change it.
         style=Markup(style),
         style_digest=b64encode(sha256(style.encode()).digest()).decode(),
-        model=manifest.model.name,
-        status=manifest.status,
+        model=model,
+        status=status,
         steps=max((row["step"] for row in rows), default=0),
-        alarm=any(row.get("benchmark/alarm") for row in rows),
-        sections=sections(curves(rows)),
+        alarms=alarms(drawn),
+        alarmed=[step for curve in drawn if curve.name == "benchmark/alarm" for step, _ in curve.points],
+        overview=overview(drawn),
+        sections=sections(drawn),
         examples=examples(*told),
         width=WIDTH,
         height=HEIGHT,
@@ -163,6 +211,18 @@ def write_page(run: Path) -> Path:
     target = run / REPORT
     replace_file(target, [page(run).encode()])
     return target
+
+
+def _about(run: Path) -> tuple[str, str]:
+    """Return a run's model and status."""
+    if not (run / SFT_RECORD).is_file():
+        manifest = read_manifest(run)
+        return str(manifest.model.name), manifest.status
+    try:
+        record = json.loads((run / SFT_RECORD).read_bytes())
+        return str(record["model"]["name"]), str(record["status"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{run / SFT_RECORD} is damaged") from error
 
 
 def _belongs(name: str, head: str) -> bool:

@@ -21,13 +21,14 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from ahabench.harness import registry
 from ahabench.harness.dataset import Dataset, load, read_jsonl, subset
 from ahabench.harness.engines import open_engine
+from ahabench.harness.errors import UsageError, unknown_name
 from ahabench.harness.evaluation import evaluate
 from ahabench.harness.gate.paired import Totals
 from ahabench.harness.report import note
 from ahabench.harness.runlog import RESPONSES, VERDICTS
 from ahabench.harness.runner import Plan, TaskPlan
 from ahabench.harness.sampling import Sampling
-from ahabench.harness.types import Status
+from ahabench.harness.types import Status, Task
 from ahabench.trainer.divergence import Divergence, compare, groups, pairs
 from ahabench.trainer.recipe import Recipe, Watch
 from ahabench.trainer.resuming import EVALUATIONS, STEP
@@ -138,11 +139,26 @@ def open_benchmarks(watch: Watch) -> list[Dataset]:
     Raises:
         AhabenchError: one is not known, not there, or has no such prompt.
     """
-    names = ",".join(watch.benchmarks) or (None if watch.suite == "mini" else "all")
-    found = [load(task, split, data=watch.data) for task, split in registry.parse_tasks(names, suite=watch.suite)]
+    found = [load(task, split, data=watch.data) for task, split in watched_tasks(watch)]
     if watch.limit is None:
         return found
     return [replace(dataset, items=subset(dataset.items, watch.limit)) for dataset in found]
+
+
+def watched_tasks(watch: Watch) -> list[tuple[Task, str]]:
+    """Return the benchmarks to watch with their splits; nothing is read.
+
+    Raises:
+        UsageError: one is not known, or has no such prompt; or the folder of their data is not there.
+    """
+    names = ",".join(watch.benchmarks) or (None if watch.suite == "mini" else "all")
+    found = registry.parse_tasks(names, suite=watch.suite)
+    for task, _ in found:
+        if watch.prompt not in task.prompts:
+            raise unknown_name(f"prompt of {task.name}", watch.prompt, list(task.prompts))
+    if watch.data is not None and not watch.data.is_dir():
+        raise UsageError(f"watch.data is {watch.data}, and there is no such folder")
+    return found
 
 
 def totals_of(run: Path, dataset: Dataset) -> Totals:

@@ -174,7 +174,8 @@ def short_steps(out: Path, change: Change) -> str | None:
     from transformers import TrainerCallback
 
     from ahabench.harness.errors import AhabenchError
-    from ahabench.trainer.run import build_trainer, load_items, open_model
+    from ahabench.trainer.run import build_trainer, load_items
+    from ahabench.trainer.start import open_model
 
     golden = json.loads(GOLDEN.read_text())["steps"] if GOLDEN.exists() else []
     steps: list[dict[str, float]] = []

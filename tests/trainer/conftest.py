@@ -105,7 +105,8 @@ def trainer_of(settings: dict[str, Any], tmp_path: Path) -> Callable[..., Any]:
 
     def build(reward: Reward = odd_ids, out: Path = tmp_path / "out", **overrides: Any) -> Any:
         from ahabench.trainer.recipe import parse_recipe
-        from ahabench.trainer.run import load_items, open_model, trainer_with
+        from ahabench.trainer.run import load_items, trainer_with
+        from ahabench.trainer.start import open_model
 
         recipe = parse_recipe(settings | overrides, name="test")
         out.mkdir(exist_ok=True)

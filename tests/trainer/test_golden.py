@@ -31,7 +31,8 @@ ABSOLUTE = 1e-5
 def trajectory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The log of 20 steps in float32 from a fixed seed, on one thread."""
     from ahabench.trainer.recipe import parse_recipe
-    from ahabench.trainer.run import load_items, open_model, trainer_with
+    from ahabench.trainer.run import load_items, trainer_with
+    from ahabench.trainer.start import open_model
 
     settings = request.getfixturevalue("settings")
     overrides = {"max_steps": 20, "max_new_tokens": 24, "learning_rate": 1e-4, "warmup": 0.1}

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from ahabench.harness.errors import UsageError
+from ahabench.harness.errors import TrainingError, UsageError
 from ahabench.trainer import grpo
-from ahabench.trainer.grpo import FAILED_BATCH, LOG, RewardedTrainer, TrainingError, banned_tokens, messages
+from ahabench.trainer.grpo import FAILED_BATCH, LOG, RewardedTrainer, banned_tokens, messages
 from ahabench.trainer.kl import KLController
 from ahabench.trainer.recipe import parse_recipe
-from ahabench.trainer.run import load_items, open_model
+from ahabench.trainer.run import load_items
+from ahabench.trainer.start import open_model
 
 TrainerOf = Callable[..., Any]
 

@@ -1,5 +1,7 @@
 import json
+import shlex
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ from ahabench.harness.errors import UsageError
 from ahabench.trainer import commands
 from ahabench.trainer.data import Kind
 from ahabench.trainer.plan import ACCELERATE, Machine, TrainPlan, plan
-from ahabench.trainer.recipe import load_recipe, shipped
+from ahabench.trainer.recipe import Recipe, load_recipe
+from ahabench.trainer.recipe_files import RECIPES, shipped
 from ahabench.trainer.sft_recipe import SftRecipe
-from ahabench.trainer.sizes import KNOWN, Load, memory_gb, shape_of
+from ahabench.trainer.sizes import KNOWN, SHARDINGS, Load, memory_gb, shape_of
 
 EIGHT = Machine(gpus=8, gpu_gb=80.0)
 CPU = Machine(gpus=0, gpu_gb=80.0)
@@ -53,7 +56,7 @@ def test_the_papers_records_make_392_steps(released: Path) -> None:
     assert "107 items of each episode are never drawn" in found.warnings[0]
 
 
-@pytest.mark.parametrize("name", [name for name in shipped() if name != "tiny-cpu"])
+@pytest.mark.parametrize("name", [name for name in shipped(Recipe) if not name.startswith("tiny-cpu")])
 def test_every_recipe_of_the_paper_works_on_eight_gpus(name: str) -> None:
     found = planned(name)
     assert found.problems == ()
@@ -140,6 +143,69 @@ def test_vllm_without_a_gpu_is_refused() -> None:
     assert any("want a GPU" in problem for problem in planned("qwen2-vl-2b", machine=CPU).problems)
 
 
+def test_vllm_that_is_not_installed_here_is_warned_of() -> None:
+    if find_spec("vllm") is not None:
+        pytest.skip("vLLM is installed here")
+    found = planned("vlaa-qwen2.5-vl-3b")
+    assert any("would not start: vLLM is not installed here" in text for text in found.warnings)
+    assert not any("vLLM" in text for text in planned("vlaa-qwen2.5-vl-3b", "vllm=off").warnings)
+
+
+@pytest.mark.parametrize(
+    ("watch", "why"),
+    [
+        ("watch={benchmarks: [mathvsta]}", "unknown task 'mathvsta'"),
+        ("watch={prompt: thing, suite: mini}", "'thing'"),
+        ("watch={data: /nowhere/at/all}", "watch.data is /nowhere/at/all, and there is no such folder"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_watched_is_refused(watch: str, why: str) -> None:
+    (problem,) = plan("tiny-cpu", [watch], CPU).problems
+    assert why in problem
+
+
+@pytest.mark.parametrize("name", ["tiny-cpu-watched", "tiny-cpu-hacked"])
+def test_the_watched_recipes_work_on_a_cpu(name: str) -> None:
+    assert plan(name, [], CPU).problems == ()
+
+
+def test_an_unknown_tracker_is_warned_of() -> None:
+    assert any("unknown tracker" in text for text in plan("tiny-cpu", ["report_to=[tensorbord]"], CPU).warnings)
+
+
+def test_sequences_beyond_the_models_context_are_refused(untrained: Path) -> None:
+    # 512 of text and 1,280 of the largest image leave 4,096 - 1,792 = 2,304.
+    longest = [f"model={untrained}", "max_new_tokens=2304"]
+    assert plan("tiny-cpu", longest, CPU).problems == ()
+    (problem,) = plan("tiny-cpu", [f"model={untrained}", "max_new_tokens=2305"], CPU).problems
+    assert (
+        "a sequence may have 4,097 tokens, the model was made for 4,096; lower max_pixels or max_new_tokens" in problem
+    )
+
+
+def test_a_reward_models_own_code_wants_consent() -> None:
+    asked = "reward_model={kind: xcomposer, model: internlm/internlm-xcomposer2d5-7b-reward}"
+    with pytest.raises(UsageError, match="read it, then set trust_remote_code: true"):
+        plan("vlaa-qwen2.5-vl-3b", [asked], EIGHT)
+
+
+@pytest.mark.parametrize("kind", ["xcomposer", "classify-server"])
+def test_the_lines_that_a_recipe_offers_for_the_papers_scorer_work(kind: str) -> None:
+    text = (RECIPES / "vlaa-qwen2.5-vl-3b.yaml").read_text(encoding="utf-8")
+    (line,) = (line for line in text.splitlines() if f"kind: {kind}" in line)
+    asked = shlex.split(line.lstrip("# "))
+    recipe = load_recipe("vlaa-qwen2.5-vl-3b", asked)
+    assert recipe.reward_model.kind == kind
+
+
+def test_a_group_size_that_does_not_divide_is_refused() -> None:
+    # 512 x 5 = 2,560 completions are ten batches of 256; 512 x 3 = 1,536 are six; of 511 x 5 = 2,555 none.
+    for fits in ("group_size=5", "group_size=3"):
+        assert planned("vlaa-qwen2.5-vl-3b", fits).problems == ()
+    with pytest.raises(UsageError, match="wanted a multiple of train_batch, 256"):
+        plan("vlaa-qwen2.5-vl-3b", ["group_size=5", "prompts_per_rollout=511"], EIGHT)
+
+
 def test_a_checkpoint_within_a_rollout_is_warned_of() -> None:
     assert any("no multiple of the 8 steps" in text for text in planned("qwen2-vl-2b", "save_steps=50").warnings)
 
@@ -166,13 +232,16 @@ def test_the_memory_is_that_of_the_formula() -> None:
         trained=shape.parameters - shape.vision,
         reference=True,
         checkpointing=True,
-        vllm=True,
+        bf16=True,
+        on_gpu=True,
+        head_trained=True,
+        vllm=0.3,
     )
     terms = memory_gb(shape, load, gpus=8, sharding="zero2", gpu_gb=80.0)
     assert load.tokens == 512 + 1280 + 1024
-    # 2 x 3.7546; 2 x (3.7546 - 0.6687) / 8; 12 x 3.0859 / 8; 4 x 2,816 x 2,048 x 36 x 2 and x 34;
-    # 12 x 4 x 1,024 x 151,936.
-    wanted = [7.509, 0.7715, 4.629, 7.509, 1.661, 0.784, 7.468, 24.0, 2.0]
+    # 2 x 3.7546; 2 x (3.7546 - 0.6687) / 8; 12 x 3.0859 / 8; 2 x 3.7546; 4 x 2,816 x 2,048 x (36 + 2) x 2;
+    # 4 x 2,816 x (20 x 2,048 + 8 x 11,008 + 4 x 256) = 1.465 is less than 4,096 x 32,768 x 2 + 4 x 2,048 x 151,936.
+    wanted = [7.509, 0.7715, 4.629, 7.509, 1.753, 0.0, 0.0, 1.513, 24.0, 2.0]
     assert list(terms.values()) == pytest.approx(wanted, rel=1e-3)
 
 
@@ -224,7 +293,7 @@ def test_the_base_model_is_as_large_as_the_instructed_one() -> None:
     assert shape_of("somebody/model") is None
 
 
-@pytest.mark.parametrize("path", sorted(ACCELERATE.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [ACCELERATE / f"{name}.yaml" for name in SHARDINGS], ids=lambda path: path.stem)
 def test_accelerate_reads_its_files(path: Path) -> None:
     from accelerate.commands.config.config_args import ClusterConfig
 

@@ -9,6 +9,7 @@ from ahabench.harness.prompts import digest
 from ahabench.harness.runlog import read_responses
 from ahabench.harness.types import Prompt, Status
 from ahabench.trainer.data import TrainItem, to_train_item
+from ahabench.trainer.processes import SharedFailure
 from ahabench.trainer.rewards import MixedReward, repetition_reward
 from ahabench.trainer.rollouts import RewardFunction, RolloutLog
 
@@ -176,3 +177,37 @@ def test_processes_that_do_not_lead_write_nothing(tmp_path: Path) -> None:
     rollout.function._log = None
     assert rollout((0, answer("4"))) == [1.0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_and_statistics_are_of_all_processes_and_by_the_one_with_the_log(tmp_path: Path) -> None:
+    lead, other = Rollout(tmp_path), Rollout(tmp_path)
+    other.function._log = None
+    shared: list[Any] = []
+    # Two processes in turn: the first's part is known when the second's call comes.
+    other.function._gather = lambda rows: shared.extend(rows) or list(shared)
+    lead.function._gather = lambda rows: [*rows, *shared]
+    assert other((1, answer("4")), (1, answer("7"))) == [0.0, 1.0]
+    assert other.metrics == {}
+    assert lead((0, answer("4")), (0, answer("4"))) == [1.0, 1.0]
+    assert [row["item_id"] for row in lead.rows("responses.jsonl")] == ["digit-1", "digit-1", "digit-2", "digit-2"]
+    assert lead.metrics["reward/digit/n"] == 4.0
+    assert lead.metrics["reward/digit/mean"] == 3 / 4
+    # Of two groups, the first's rewards are the same.
+    assert lead.metrics["reward/digit/no_signal"] == 1 / 2
+
+
+def test_a_process_whose_reward_fails_stops_the_others(tmp_path: Path) -> None:
+    rollout = Rollout(tmp_path)
+    rollout.function._gather = lambda rows: [*rows, ([], "ZeroDivisionError: no judge today")]
+    with pytest.raises(SharedFailure, match=r"^process 1: ZeroDivisionError: no judge today$"):
+        rollout((0, answer("4")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_whose_reward_fails_tells_the_others(tmp_path: Path) -> None:
+    rollout = Rollout(tmp_path, MixedReward(extras={"odd": (lambda item, completion: float("nan"), 1.0)}))
+    told: list[Any] = []
+    rollout.function._gather = lambda rows: told.extend(rows) or [([], None), *rows]
+    with pytest.raises(SharedFailure, match=r"^process 1: ValueError: the reward of .* is nan"):
+        rollout((0, answer("4")))
+    assert told == [([], "ValueError: the reward of a completion of item 'digit-1' is nan")]

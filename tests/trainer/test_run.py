@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ahabench.harness.errors import UsageError
+from ahabench.harness.errors import TrainingError, UsageError
 from ahabench.harness.manifest import read_manifest
 from ahabench.harness.runlog import read_responses
 from ahabench.trainer import commands, run
-from ahabench.trainer.grpo import TrainingError
 from ahabench.trainer.recipe import load_recipe, parse_recipe
 
 SMALL = [

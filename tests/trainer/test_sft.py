@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ahabench.harness.errors import UsageError
-from ahabench.trainer.recipe import dump_recipe, load_recipe, parse_as, shipped
+from ahabench.trainer.recipe import Recipe, load_recipe
+from ahabench.trainer.recipe_files import dump_recipe, parse_as, shipped
 from ahabench.trainer.sft_recipe import SftRecipe, Spikes, load_sft_recipe
 
 COMPLETIONS = [f"<think>the {number}</think><answer>{number}</answer>" for number in range(4)]
@@ -56,7 +57,7 @@ def build(small: dict[str, Any], tmp_path: Path) -> Build:
 
     def built(**overrides: Any) -> tuple[Any, Any, Any]:
         from ahabench.trainer import sft
-        from ahabench.trainer.run import open_model
+        from ahabench.trainer.start import open_model
 
         recipe = parse_as(SftRecipe, small | overrides, name="test")
         front = open_model(recipe, tmp_path)
@@ -163,7 +164,7 @@ def test_training_lowers_the_loss(build: Build) -> None:
 def test_a_loss_that_is_not_finite_stops_before_the_weights_move(build: Build) -> None:
     import torch
 
-    from ahabench.trainer.grpo import TrainingError
+    from ahabench.harness.errors import TrainingError
 
     trainer, _, _ = build()
     with torch.no_grad():
@@ -219,7 +220,7 @@ def _watch(**settings: Any) -> tuple[Callable[[float], bool], Any]:
 
     from ahabench.trainer.sft_watch import SpikeWatch
 
-    watch, state = SpikeWatch(Spikes(**settings)), TrainerState()
+    watch, state = SpikeWatch(**Spikes(**settings).model_dump()), TrainerState()
     args = TrainingArguments(output_dir="unused", learning_rate=2e-5)
 
     def feed(loss: float) -> bool:
@@ -254,7 +255,7 @@ def test_a_very_even_curve_does_not_make_a_ripple_a_spike() -> None:
 
 
 def test_a_loss_that_stays_up_stops_the_run_at_the_end_of_patience() -> None:
-    from ahabench.trainer.grpo import TrainingError
+    from ahabench.harness.errors import TrainingError
 
     feed, state = _watch(window=8, patience=3)
     for loss in [*[1.0] * 8, 4.0, 4.0]:
@@ -271,7 +272,7 @@ def test_a_single_spike_is_forgiven() -> None:
 
 
 def test_a_real_collapse_is_saved_and_the_run_says_so(small: dict[str, Any], tmp_path: Path) -> None:
-    from ahabench.trainer.grpo import TrainingError
+    from ahabench.harness.errors import TrainingError
     from ahabench.trainer.sft import train
 
     # The rate climbs from nothing to a thousand times what the model bears.
@@ -317,8 +318,8 @@ def test_a_base_of_an_unknown_family_without_a_template_is_refused(untrained: Pa
     from transformers import AutoConfig, PreTrainedTokenizerFast
 
     from ahabench.harness.checkpoint import find_checkpoint
-    from ahabench.trainer.run import Front
     from ahabench.trainer.sft import ensure_template
+    from ahabench.trainer.start import Front
 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
     front = Front(find_checkpoint(str(untrained)), tokenizer, AutoConfig.from_pretrained(untrained), None)
@@ -340,8 +341,8 @@ def test_a_base_that_keeps_to_no_format_is_warned_about(
 def test_grpo_from_such_a_base_is_warned_about(
     settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from ahabench.harness.errors import TrainingError
     from ahabench.trainer import run
-    from ahabench.trainer.grpo import TrainingError
     from ahabench.trainer.recipe import parse_recipe
 
     # An untrained model finds no tags in eight tokens.
@@ -394,7 +395,7 @@ def test_the_papers_recipes_have_its_batch_and_frozen_vision() -> None:
 
 
 def test_the_two_kinds_of_recipes_are_told_apart() -> None:
-    assert not set(shipped()) & set(shipped(SftRecipe))
+    assert not set(shipped(Recipe)) & set(shipped(SftRecipe))
     with pytest.raises(UsageError, match="unknown recipe 'sft-126k'"):
         load_recipe("sft-126k")
 

@@ -105,8 +105,36 @@ def test_the_page_loads_nothing(trained: Path) -> None:
 def test_an_alarm_stands_on_top(trained: Path) -> None:
     assert "Alarm:" not in page(trained)
     with (trained / "log.jsonl").open("a") as log:
+        log.write('{"step": 0, "benchmark/all": 0.5}\n{"step": 3, "benchmark/all": 0.25}\n')
         log.write('{"step": 3, "benchmark/alarm": 1.0}\n')
-    assert "Alarm:" in page(trained)
+    html = page(trained)
+    assert "Alarm:" in html
+    # The fixture's reward is a tenth of the step.
+    assert "<li>step 3: reward 0.1 → 0.3, benchmark/all 0.5 → 0.25</li>" in html
+    # A line at the last step, in reward and benchmark, each drawn twice, and in the constant kl, which is drawn once.
+    assert html.count(f'<line x1="{WIDTH - 4:.1f}"') == 5
+
+
+def test_what_matters_comes_first_and_what_stays_is_a_line(trained: Path) -> None:
+    html = page(trained)
+    assert html.index('aria-label="reward"') < html.index("<h2>Reward</h2>")
+    assert "Constant: kl = 0<" in html
+
+
+def test_a_run_of_supervised_fine_tuning_has_a_page_too(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n')
+    (tmp_path / "sft.json").write_text('{"status": "complete", "model": {"name": "m<b>"}}')
+    html = page(tmp_path)
+    assert "Training of m&lt;b&gt;" in html
+    assert 'aria-label="loss"' in html
+    assert "Rollouts" not in html
+
+
+def test_a_torn_record_of_supervised_fine_tuning_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    (tmp_path / "sft.json").write_text("[")
+    with pytest.raises(UsageError, match=r"sft.json is damaged"):
+        page(tmp_path)
 
 
 def test_a_folder_without_a_log_is_refused(tmp_path: Path) -> None:

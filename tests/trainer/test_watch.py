@@ -83,5 +83,22 @@ def test_the_log_has_what_a_reader_of_curves_wants(runs: dict[str, Path]) -> Non
 def test_a_run_ends_with_its_report(runs: dict[str, Path]) -> None:
     html = (runs["watched"] / "report.html").read_text()
     for name in ("benchmark/all", "reward", "kl", "entropy", "aha/with_moment", "repetition"):
-        assert f'aria-label="{name}"' in html
+        # A curve, or its value where it is constant.
+        assert f'aria-label="{name}"' in html or f"{name} = " in html
     assert html.count("<details>") >= 12
+
+
+def test_a_reward_that_is_had_without_answering_right_sets_the_alarm_off(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Shortness pays ten times what being right does: the shipped recipe, on a weak base and fewer steps.
+
+    The reward rises at a p of some 1e-6 in each of two seeds; the benchmark has little to lose and does not gain.
+    """
+    few = "logicvista, mathvision, mathvista"
+    watched = ["watch.every=16", f"watch.benchmarks=[{few}]", "watch.max_new_tokens=24", "watch.margin=0.2"]
+    rates = ["learning_rate=3e-4", "min_learning_rate=3e-5", "max_steps=16", "save_steps=16", "watch.limit=60"]
+    run.train(load_recipe("tiny-cpu-hacked", [*SETTINGS, *rates, *watched, f"model={base}"]), tmp_path / "out")
+    assert [row["step"] for row in log(tmp_path / "out") if row.get("benchmark/alarm")] == [16]
+    assert "alarm: from step 0 to 16 the reward rises" in capsys.readouterr().err
+    assert "Alarm:" in (tmp_path / "out" / "report.html").read_text()

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -82,19 +83,46 @@ def tiny_vlm(checkpoints: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="session")
 def vllm_server(tiny_vlm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URL, with /v1, of a server of `tiny_vlm`, which it calls "tiny"."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     log = tmp_path_factory.mktemp("server") / "log.txt"
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_vlm)]
     command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     command += ["--enforce-eager", "--gpu-memory-utilization", "0.15", "--max-num-seqs", "16"]
     command += ["--generation-config", "vllm", "--limit-mm-per-prompt", '{"image": 4, "video": 0}']
+    with _serving(command, f"http://127.0.0.1:{port}/health", log, dict(os.environ)):
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+@pytest.fixture(scope="session")
+def free_port() -> int:
+    """A port on which nothing listens yet."""
+    return _free_port()
+
+
+@pytest.fixture(scope="session")
+def serving(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[list[str], str, dict[str, str]], AbstractContextManager[None]]:
+    """Runs a server, given its command, the address that answers once it is up, and its environment."""
+    return lambda command, health, environment: _serving(
+        command, health, tmp_path_factory.mktemp("server") / "log.txt", environment
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _serving(command: list[str], health: str, log: Path, environment: dict[str, str]) -> Iterator[None]:
     with log.open("wb") as out:
-        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=dict(os.environ))
+        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
         try:
-            _wait(server, f"http://127.0.0.1:{port}/health", log)
-            yield f"http://127.0.0.1:{port}/v1"
+            _wait(server, health, log)
+            yield
         finally:
             server.terminate()
             try:
