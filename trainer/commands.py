@@ -74,7 +74,9 @@ def plan_recipe(
     ] = None,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs, one process on each; 0 is the CPU alone.")] = 8,
     gpu_memory: Annotated[float, typer.Option(min=1, help="Memory of a GPU in GB.")] = 80.0,
-    sharding: Annotated[str | None, typer.Option(help="ddp, zero2 or zero3; the least that fits if not given.")] = None,
+    sharding: Annotated[
+        str | None, typer.Option(help="ddp, zero2, zero3 or fsdp; the least of the first three that fits.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Check a recipe without a GPU: data, batches, steps and memory; refuse what cannot work."""

@@ -293,7 +293,8 @@ def _memory(shape: Shape | None, load: Load, machine: Machine) -> tuple[Sharding
     """Return how a model is shared out and what that takes; the least sharing that fits, or the most there is."""
     if shape is None:
         return machine.sharding or "ddp", None
-    choices = (machine.sharding,) if machine.sharding else SHARDINGS if machine.gpus > 1 else SHARDINGS[:1]
+    # FSDP only if asked: ZeRO-3 shares out as much and takes less.
+    choices = (machine.sharding,) if machine.sharding else SHARDINGS[:3] if machine.gpus > 1 else SHARDINGS[:1]
     for sharding in choices:
         terms = memory_gb(shape, load, gpus=machine.processes, sharding=sharding, gpu_gb=machine.gpu_gb)
         if sum(terms.values()) <= FULL * machine.gpu_gb:

@@ -2,11 +2,11 @@
 
 In bytes per GPU, for P parameters of which T are trained, on G GPUs:
 
-                     ddp (float32)   zero2 (bfloat16)   zero3 (bfloat16)
-    weights          4 P             2 P                2 P / G
-    gradients        4 T             2 T / G            2 T / G
-    Adam             8 T             12 T / G           12 T / G      two moments; under ZeRO float32 weights too
-    reference model  4 P             2 P                2 P / G       only with a KL term and without LoRA
+                     ddp (float32)   zero2 (bfloat16)   zero3 (bfloat16)   fsdp (float32)
+    weights          4 P             2 P                2 P / G            4 P / G
+    gradients        4 T             2 T / G            2 T / G            4 T / G
+    Adam             8 T             12 T / G           12 T / G           8 T / G    under ZeRO float32 weights too
+    reference model  4 P             2 P                2 P / G            4 P / G    with a KL term, without LoRA
 
 For n tokens (micro_batch x (512 of text, assumed + one per 28 x 28 pixels + completion)) of width h, in a model whose
 MLP is i wide and whose keys are k wide:
@@ -14,7 +14,7 @@ MLP is i wide and whose keys are k wide:
     one layer        n (32 h + 16 i + 8 k) in float32, n (30 h + 8 i + 4 k) with bfloat16 autocast, and
                      n (20 h + 8 i + 4 k) where the weights are bfloat16 too: what autograd keeps of one layer
     all layers       that times the layers, without gradient checkpointing
-    bfloat16 copies  2 T with autocast: of the weights, within a forward pass
+    bfloat16 copies  2 T with autocast in ddp: of the weights, within a forward pass; fsdp has them of a layer at a time
     kept inputs      n h (layers + 2) x 4 (ddp) or 2, with gradient checkpointing; one layer at a time beside them
     output head      TRL (1.16) computes no whole logits but tiles of 4,096 tokens x 32,768 words: one, as wide as the
                      computation, on a GPU; and on a CPU, where every position is scored, seven more in float32.
@@ -35,8 +35,8 @@ from typing import Any, Literal
 
 from ahabench.harness.errors import EngineError
 
-Sharding = Literal["ddp", "zero2", "zero3"]
-SHARDINGS: tuple[Sharding, ...] = ("ddp", "zero2", "zero3")
+Sharding = Literal["ddp", "zero2", "zero3", "fsdp"]
+SHARDINGS: tuple[Sharding, ...] = ("ddp", "zero2", "zero3", "fsdp")
 
 TEXT_TOKENS = 512
 PATCH_PX = 28
@@ -175,9 +175,9 @@ def shape_of(model: str) -> Shape | None:
 
 def memory_gb(shape: Shape, load: Load, *, gpus: int, sharding: Sharding, gpu_gb: float) -> dict[str, float]:
     """Return the terms of the estimate in GB (10^9 bytes), by name; the module's head has the formula."""
-    plain = sharding == "ddp"
-    of_weights = gpus if sharding == "zero3" else 1
-    of_rest = 1 if plain else gpus
+    plain = sharding in ("ddp", "fsdp")
+    of_weights = gpus if sharding in ("zero3", "fsdp") else 1
+    of_rest = 1 if sharding == "ddp" else gpus
     whole = (4 if plain else 2) * shape.parameters / of_weights
     terms = {
         "weights": whole,
@@ -186,6 +186,8 @@ def memory_gb(shape: Shape, load: Load, *, gpus: int, sharding: Sharding, gpu_gb
         "reference model": whole if load.reference else 0.0,
     }
     terms |= activations(shape, load, plain=plain)
+    if sharding == "fsdp":
+        terms.pop("bfloat16 copies", None)
     found = {name: value / _GB for name, value in terms.items()}
     return found | {"vLLM": load.vllm * gpu_gb, "rest": REST_GB if load.on_gpu else 0.0}
 
@@ -196,7 +198,7 @@ def activations(shape: Shape, load: Load, *, plain: bool) -> dict[str, float]:
     Args:
         shape: of the model.
         load: of the process.
-        plain: whether the weights are float32, as in ddp.
+        plain: whether the weights are float32, as in ddp and fsdp.
     """
     h, i, k = shape.width, shape.inner, shape.kv_width
     positions = load.micro_batch * load.tokens
