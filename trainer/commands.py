@@ -72,7 +72,10 @@ def plan_recipe(
         list[str] | None,
         typer.Argument(help="Settings of the recipe, such as data=FILE images=DIR.", metavar="KEY=VALUE"),
     ] = None,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs, one process on each; 0 is the CPU alone.")] = 8,
+    gpus: Annotated[
+        int | None,
+        typer.Option(min=0, help="GPUs, one process on each; 0: the CPU. If not given, 8; 0 for the built-in model."),
+    ] = None,
     gpu_memory: Annotated[float, typer.Option(min=1, help="Memory of a GPU in GB.")] = 80.0,
     sharding: Annotated[
         str | None, typer.Option(help="ddp, zero2, zero3 or fsdp; the least of the first three that fits.")
@@ -87,7 +90,9 @@ def plan_recipe(
     shared = next((known for known in sizes.SHARDINGS if known == sharding), None)
     if sharding is not None and shared is None:
         raise unknown_name("sharding", sharding, list(sizes.SHARDINGS))
-    found = plan.plan(recipe, overrides or [], plan.Machine(gpus=gpus, gpu_gb=gpu_memory, sharding=shared))
+    settings = overrides or []
+    gpus = plan.usual_gpus(recipe, settings) if gpus is None else gpus
+    found = plan.plan(recipe, settings, plan.Machine(gpus=gpus, gpu_gb=gpu_memory, sharding=shared))
     if as_json:
         print_json(found.as_json())
     else:

@@ -16,6 +16,7 @@ from ahabench.trainer.recipe import Recipe, Training, load_recipe
 from ahabench.trainer.recipe_files import RECIPES, method_of
 from ahabench.trainer.sft_recipe import SftRecipe, load_sft_recipe
 from ahabench.trainer.sizes import SHARDINGS, Load, Shape, Sharding, memory_gb, shape_of
+from ahabench.trainer.start import REFERENCE
 
 ACCELERATE = RECIPES / "accelerate"
 FULL = 0.9
@@ -99,6 +100,16 @@ class _Items:
     @property
     def n(self) -> int | None:
         return sum(self.kinds.values()) if self.kinds else None
+
+
+def usual_gpus(name: str, overrides: list[str]) -> int:
+    """Return how many GPUs a recipe is planned for if nobody says: none for the built-in model, else 8.
+
+    Raises:
+        UsageError: as `plan`.
+    """
+    load = load_sft_recipe if method_of(name) == "sft" else load_recipe
+    return 0 if load(name, overrides).model == REFERENCE else 8
 
 
 def plan(name: str, overrides: list[str], machine: Machine) -> TrainPlan:
@@ -343,7 +354,7 @@ def _surprises(
         )
     if steps is not None and recipe.save_steps > steps:
         yield f"save_steps is {recipe.save_steps} of {steps} steps: there is no checkpoint before the end"
-    if items.kinds.get(Kind.OPEN_ENDED) and recipe.reward_model is None:
+    if items.kinds.get(Kind.OPEN_ENDED) and recipe.reward_model.kind == "caption-similarity":
         yield (
             "open-ended records are paid by similarity to a caption, which is not the paper's reward and can be "
             "raised by describing the picture; give reward_model, or leave them out with kinds=[...]"

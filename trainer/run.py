@@ -74,12 +74,12 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
 def _train(recipe: Recipe, out: Path, *, resume: bool) -> Path:
     from ahabench.trainer import resuming, vllm_checks
 
+    if resume:
+        resuming.check_recipe(recipe, out / RECIPE)
     before = read_manifest(out) if resume and (out / MANIFEST).is_file() else None
     if before is not None and before.status == "complete":
         note_once(f"{out} is complete; nothing is left to do")
         return out / FINAL
-    if resume:
-        resuming.check_recipe(recipe, out / RECIPE)
     main = join()
     if recipe.vllm != "off":
         vllm_checks.check_machine(recipe.vllm)

@@ -80,12 +80,12 @@ def train(recipe: SftRecipe, out: Path, *, resume: bool = False) -> Path:
 
 
 def _train(recipe: SftRecipe, out: Path, *, resume: bool) -> Path:
+    if resume:
+        resuming.check_recipe(recipe, out / RECIPE)
     before = _read(out) if resume else None
     if before is not None and before["status"] == "complete":
         note_once(f"{out} is complete; nothing is left to do")
         return out / FINAL
-    if resume:
-        resuming.check_recipe(recipe, out / RECIPE)
     main = join()
     # So that what is wrong with the data or the model is said once.
     with main.main_process_first():

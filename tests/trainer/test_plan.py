@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ahabench.harness.errors import UsageError
 from ahabench.trainer import commands
 from ahabench.trainer.data import Kind
-from ahabench.trainer.plan import ACCELERATE, Machine, TrainPlan, plan
+from ahabench.trainer.plan import ACCELERATE, Machine, TrainPlan, plan, usual_gpus
 from ahabench.trainer.recipe import Recipe, load_recipe
 from ahabench.trainer.recipe_files import RECIPES, shipped
 from ahabench.trainer.sft_recipe import SftRecipe
@@ -214,6 +214,20 @@ def test_the_tiny_recipe_works_on_a_cpu() -> None:
     assert found.problems == ()
     assert found.memory_gb is None
     assert found.command == "ahabench train grpo tiny-cpu --out DIR"
+
+
+def test_a_recipe_of_the_built_in_model_is_planned_for_the_cpu_if_nobody_says() -> None:
+    for recipe in ("tiny-cpu", "sft-tiny-cpu"):
+        done = CliRunner().invoke(commands.train, ["plan", recipe])
+        assert (done.exit_code, done.stdout.splitlines()[0]) == (0, f"{recipe}, on the CPU")
+    assert usual_gpus("vlaa-qwen2.5-vl-3b", []) == 8
+
+
+def test_open_ended_records_that_are_paid_by_similarity_are_warned_of() -> None:
+    paid = "can be raised by describing the picture"
+    assert any(paid in text for text in planned("vlaa-qwen2.5-vl-3b").warnings)
+    judge = 'reward_model={kind: judge-server, model: NAME, url: "http://127.0.0.1:8000/v1"}'
+    assert not any(paid in text for text in planned("vlaa-qwen2.5-vl-3b", judge).warnings)
 
 
 def test_the_least_sharding_that_fits_is_taken() -> None:

@@ -104,18 +104,16 @@ def test_a_killed_run_goes_on_from_the_last_whole_checkpoint(killed: Path, strai
 
 
 def test_another_recipe_is_refused(straight: Path, settings: list[str]) -> None:
-    done = CliRunner().invoke(
-        commands.train, ["grpo", "tiny-cpu", *settings, "seed=5", "--out", str(straight), "--resume"]
-    )
-    # A complete run is left alone, whatever is asked.
-    assert done.exit_code == 0
-    manifest = read_manifest(straight)
-    from ahabench.harness.manifest import write_manifest
-
-    write_manifest(straight, manifest.model_copy(update={"status": "running"}))
+    # Though the run is complete: an old model must not pass for one of another recipe.
     with pytest.raises(UsageError, match=r"was begun with seed = 0, found 5"):
         run.train(load_recipe("tiny-cpu", [*settings, "seed=5"]), straight, resume=True)
-    write_manifest(straight, manifest)
+
+
+def test_a_complete_run_is_left_alone(straight: Path, settings: list[str]) -> None:
+    before = (straight / "log.jsonl").read_bytes()
+    done = CliRunner().invoke(commands.train, ["grpo", "tiny-cpu", *settings, "--out", str(straight), "--resume"])
+    assert (done.exit_code, done.stdout) == (0, f"{straight / 'final'}\n")
+    assert (straight / "log.jsonl").read_bytes() == before
 
 
 def test_without_a_checkpoint_it_begins_from_the_start(settings: list[str], straight: Path, tmp_path: Path) -> None:
