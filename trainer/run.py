@@ -37,7 +37,7 @@ from ahabench.harness.manifest import (
     write_manifest,
 )
 from ahabench.harness.provenance import git, packages
-from ahabench.trainer.data import Records, load_records, read_records
+from ahabench.trainer.data import Kind, Records, TrainItem, load_records, read_records
 from ahabench.trainer.processes import join, note_once
 from ahabench.trainer.recipe import Recipe
 from ahabench.trainer.recipe_files import dump_recipe
@@ -113,7 +113,7 @@ def load_items(recipe: Recipe) -> Records:
     """Return the training items of a recipe's kinds; how many were left out is said on stderr.
 
     Raises:
-        UsageError: there are too few for one rollout, or no such data.
+        UsageError: there are too few for one rollout, or no such data, or a scorer that can pay none of them.
         DatasetError: as `data.load_records`.
     """
     if recipe.data == MINI:
@@ -132,7 +132,24 @@ def load_items(recipe: Recipe) -> Records:
             f"{recipe.data} has {len(items):,} records, wanted at least prompts_per_rollout = "
             f"{recipe.prompts_per_rollout:,}"
         )
+    _check_payable(recipe, items)
     return Records(items, found.skipped)
+
+
+def _check_payable(recipe: Recipe, items: tuple[TrainItem, ...]) -> None:
+    """Say how many items the recipe's open-ended scorer cannot pay: without a caption, there is no similarity to one."""
+    if recipe.reward_model.kind != "caption-similarity":
+        return
+    missing = sum(item.kind is Kind.OPEN_ENDED and item.caption is None for item in items)
+    if missing == 0:
+        return
+    why = (
+        f"{recipe.data}: {missing:,} of {len(items):,} records are open_ended without the caption by which they would be "
+        "scored; give reward_model, or leave the kind out with kinds=[...]"
+    )
+    if missing == len(items):
+        raise UsageError(why)
+    note_once(f"warning: {why}: nothing is learned from them")
 
 
 def build_trainer(recipe: Recipe, records: Records, front: Front, out: Path) -> Any:

@@ -44,6 +44,22 @@ def test_records_of_other_kinds_are_left_out(settings: dict[str, Any], capsys: p
     assert "records of other kinds left out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("captioned", [0, 8, 9])
+def test_open_ended_records_that_nothing_pays_are_named(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], captioned: int
+) -> None:
+    row = {"question": "What is it?", "gt": "A cat.", "verifier_type": "open_ended"}
+    rows = [row | {"id": str(n)} | ({"caption": "A cat on a mat."} if n < captioned else {}) for n in range(9)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recipe = parse_recipe(settings | {"data": str(tmp_path / "data.jsonl"), "kinds": ["open_ended"]}, name="test")
+    if captioned == 0:
+        with pytest.raises(UsageError, match="9 of 9 records are open_ended without the caption"):
+            run.load_items(recipe)
+        return
+    assert len(run.load_items(recipe).items) == 9
+    assert ("warning: " in capsys.readouterr().err) == (captioned == 8)
+
+
 def test_a_run_without_signal_is_saved_before_it_stops(settings: dict[str, Any], tmp_path: Path) -> None:
     # An untrained model finds no tags in eight tokens, so every reward is 0.
     with pytest.raises(TrainingError, match="no group had two different rewards") as stopped:
