@@ -137,15 +137,15 @@ def load_items(recipe: Recipe) -> Records:
 
 
 def _check_payable(recipe: Recipe, items: tuple[TrainItem, ...]) -> None:
-    """Say how many items the recipe's open-ended scorer cannot pay: without a caption, there is no similarity to one."""
+    """Say how many items the open-ended scorer cannot pay: without a caption, there is no similarity to one."""
     if recipe.reward_model.kind != "caption-similarity":
         return
     missing = sum(item.kind is Kind.OPEN_ENDED and item.caption is None for item in items)
     if missing == 0:
         return
     why = (
-        f"{recipe.data}: {missing:,} of {len(items):,} records are open_ended without the caption by which they would be "
-        "scored; give reward_model, or leave the kind out with kinds=[...]"
+        f"{recipe.data}: {missing:,} of {len(items):,} records are open_ended without the caption by which they would "
+        "be scored; give reward_model, or leave the kind out with kinds=[...]"
     )
     if missing == len(items):
         raise UsageError(why)

@@ -18,10 +18,11 @@ DATA = Path(__file__).parents[2] / "data" / "hostile.jsonl"
 CORPUS: list[dict[str, str]] = [json.loads(line) for line in DATA.read_text(encoding="ascii").splitlines()]
 REPEATED = [row for row in CORPUS if "repeat" in row]
 FIXED = [row for row in CORPUS if "text" in row]
-MEGABYTE = 1_000_000
+LONG = 400_000
+"""Characters: four times the shorter round, so that what is quadratic takes sixteen times as long."""
 MEMORY_BYTES = 4 * 1024**3
-LIMIT_S = 120
-"""Seconds for a part of the corpus. Linear rules take a tenth of it on a slow machine, quadratic ones take hours."""
+LIMIT_S = 240
+"""Seconds for a part of the corpus. Linear rules take a quarter of it on a slow machine, quadratic ones take hours."""
 
 VERDICTS = set(Status) - {Status.ERROR}
 QUESTION = "Which of the animals in the picture is the smallest one of all?"
@@ -93,7 +94,7 @@ def run(folder: Path, rows: list[dict[str, str]], size: int, names: list[str], f
 
 
 EVERY_ITEM = [item.id for item in ITEMS]
-FULL = pytest.param(MEGABYTE, EVERY_ITEM, marks=pytest.mark.slow)
+FULL = pytest.param(LONG, EVERY_ITEM, marks=pytest.mark.slow)
 
 
 # The rules look at 24,000 characters of prose at most, so a hundred thousand show the passes over the whole text too.
