@@ -1,93 +1,20 @@
-"""The `ahabench` command: finds its sub-commands by entry point and prints errors as one line."""
+"""The `ahabench` command: runs a sub-command and prints errors as one line.
+
+Imports next to nothing: an interrupt while the rest is imported is to end as any other, and only `main` can see to it.
+"""
 
 import errno
 import os
 import sys
 from contextlib import suppress
-from importlib.metadata import EntryPoint, entry_points
 from io import TextIOWrapper
-from typing import Any
+from typing import TYPE_CHECKING
 
-import typer
-from typer.core import TyperGroup
+if TYPE_CHECKING:
+    import typer
 
-from ahabench.harness.errors import AhabenchError, UsageError
-from ahabench.harness.report import note
-
-GROUP = "ahabench.commands"
+USAGE = 2
 INTERRUPTED = 130
-
-
-class Commands(TyperGroup):
-    """The commands that installed packages declare, each imported when it is named."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names, as they are declared."""
-        return sorted(_points())
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command; `None` if no package declares it."""
-        if cmd_name not in _points():
-            return None
-        point, *others = _points()[cmd_name]
-        for other in others:
-            note(f"the command {cmd_name!r} is that of {point.value}; another package has one too: {other.value}")
-        try:
-            return _command(point)
-        except (Exception, SystemExit) as error:
-            # A broken package of a stranger's must not take our own commands along.
-            return _broken(point, error)
-
-
-def _points() -> dict[str, list[EntryPoint]]:
-    """Return the different commands of each name, ours first."""
-    found: dict[str, list[EntryPoint]] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (not _is_ours(point), point.value)):
-        same_name = found.setdefault(point.name, [])
-        # A distribution may be found in two places, such as a checkout and its installation.
-        if point.value not in {other.value for other in same_name}:
-            same_name.append(point)
-    return found
-
-
-def _is_ours(point: EntryPoint) -> bool:
-    return point.dist is not None and point.dist.name == "ahabench"
-
-
-def _command(point: EntryPoint) -> Any:
-    target = point.load()
-    if not isinstance(target, typer.Typer):
-        function, target = target, typer.Typer(add_completion=False)
-        target.command(point.name)(function)
-    command = typer.main.get_command(target)
-    command.name = point.name
-    return command
-
-
-def _broken(point: EntryPoint, error: BaseException) -> Any:
-    def refuse() -> None:
-        raise UsageError(
-            f"the command {point.name!r} of {point.value} cannot be loaded: {type(error).__name__}: {error}"
-        )
-
-    command = typer.Typer(add_completion=False)
-    command.command(point.name, help=f"(cannot be loaded from {point.value})")(refuse)
-    return typer.main.get_command(command)
-
-
-app = typer.Typer(
-    cls=Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Score reasoning vision-language models on six benchmarks, without a judge, "
-    "with numbers that say what they are.",
-)
-
-
-@app.callback()
-def _root() -> None:
-    pass
 
 
 def main() -> None:
@@ -95,37 +22,54 @@ def main() -> None:
 
     Exit codes: 0 done, 1 regression, 2 usage, 3 inconclusive, 4 not comparable, 5 incomplete, 130 interrupted.
     """
-    _open_what_is_closed()
-    if isinstance(sys.stdout, TextIOWrapper):
-        # A terminal or a pipe that cannot show a character must not cost the whole answer.
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = _run(sys.argv[1:])
-        # Here, because at its end Python would make a failure an exit code of its own.
-        sys.stdout.flush()
-    except AhabenchError as error:
-        code = _refuse(str(error), error.exit_code)
-    except typer.TyperException as error:
-        code = _refuse(_usage(error)) if error.format_message() else AhabenchError.exit_code
-    except BrokenPipeError:
-        code = 0
-    except OSError as error:
-        where = error.filename or ("stdout cannot be written" if error.errno == errno.ENOSPC else None)
-        code = _refuse(": ".join(str(part) for part in (where, error.strerror or error) if part))
-    except (KeyboardInterrupt, typer.Abort):
-        note("interrupted; the same command goes on where it stopped")
+        _open_what_is_closed()
+        if isinstance(sys.stdout, TextIOWrapper):
+            # A terminal or a pipe that cannot show a character must not cost the whole answer.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        code = _code(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr, flush=True)
         code = INTERRUPTED
-    except SystemExit as end:
-        # This is how rich ends where nobody reads its output any more.
-        if not isinstance(end.__context__, BrokenPipeError):
-            raise
-        code = 0
     _drop_what_cannot_be_written()
     sys.exit(code)
 
 
+def _code(arguments: list[str]) -> int:
+    """Run a command and return its exit code, after a line on stderr where it failed."""
+    import typer
+
+    from ahabench.harness.errors import AhabenchError
+
+    try:
+        code = _run(arguments)
+        # Here, because at its end Python would make a failure an exit code of its own.
+        sys.stdout.flush()
+        return code
+    except AhabenchError as error:
+        return _refuse(str(error), error.exit_code)
+    except typer.TyperException as error:
+        return _refuse(_usage(error)) if error.format_message() else USAGE
+    except BrokenPipeError:
+        return 0
+    except OSError as error:
+        where = error.filename or ("stdout cannot be written" if error.errno == errno.ENOSPC else None)
+        return _refuse(": ".join(str(part) for part in (where, error.strerror or error) if part))
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except SystemExit as end:
+        # This is how rich ends where nobody reads its output any more.
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        return 0
+
+
 def _run(arguments: list[str]) -> int:
     """Run a command past typer's own ending, which hides an interrupt and a closed pipe from `main`."""
+    import typer
+
+    from ahabench.harness.command_group import app
+
     command = typer.main.get_command(app)
     try:
         with command.make_context("ahabench", arguments) as context:
@@ -135,12 +79,14 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _refuse(why: str, code: int = AhabenchError.exit_code) -> int:
+def _refuse(why: str, code: int = USAGE) -> int:
+    from ahabench.harness.report import note
+
     note(f"error: {why}")
     return code
 
 
-def _usage(error: typer.TyperException) -> str:
+def _usage(error: "typer.TyperException") -> str:
     context = getattr(error, "ctx", None)
     hint = f" See `{context.command_path} --help`." if context is not None else ""
     return f"{error.format_message()}{hint}"

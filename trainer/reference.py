@@ -57,6 +57,14 @@ _HASTY_STAGE = 0.12
 HASTY_SHARE = {True: 0.85, False: 0.2}
 """How many lessons of that part show the hasty completion: of the tempting ones (options, or level 3), of the rest."""
 
+_MARKS = {
+    "image_token_id": IMAGE,
+    "video_token_id": VIDEO,
+    "vision_start_token_id": VISION_START,
+    "vision_end_token_id": VISION_END,
+}
+"""Which token the model's configuration calls what."""
+
 _SEED = 990_000
 """Added to the seed, so that the lessons are not the draws that a GRPO recipe makes from a small seed."""
 
@@ -164,18 +172,26 @@ def new_model(tokenizer: Any) -> Any:
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    ids = {
-        name: tokenizer.convert_tokens_to_ids(token)
-        for name, token in {
-            "image_token_id": IMAGE,
-            "video_token_id": VIDEO,
-            "vision_start_token_id": VISION_START,
-            "vision_end_token_id": VISION_END,
-        }.items()
-    }
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in _MARKS.items()}
     ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    text = {
-        "vocab_size": len(tokenizer),
+    text = {"vocab_size": len(tokenizer), **_text_sizes(), **ends}
+    config = Qwen2_5_VLConfig(
+        text_config=text, vision_config=_vision_sizes(), tie_word_embeddings=True, dtype="float32", **ids, **ends
+    )
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    with torch.no_grad():
+        _arrange_digits(model.model.language_model.embed_tokens.weight, tokenizer)
+        # Every layer starts as nothing added to the embeddings.
+        for name, weight in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight", "attn.proj.weight")):
+                weight.zero_()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def _text_sizes() -> dict[str, Any]:
+    return {
         "hidden_size": 96,
         "intermediate_size": 256,
         "num_hidden_layers": 3,
@@ -188,9 +204,11 @@ def new_model(tokenizer: Any) -> Any:
         "tie_word_embeddings": True,
         "use_sliding_window": False,
         "initializer_range": 0.08,
-        **ends,
     }
-    vision = {
+
+
+def _vision_sizes() -> dict[str, Any]:
+    return {
         "depth": 2,
         "hidden_size": 96,
         "intermediate_size": 192,
@@ -203,19 +221,6 @@ def new_model(tokenizer: Any) -> Any:
         "fullatt_block_indexes": [0, 1],
         "initializer_range": 0.08,
     }
-    config = Qwen2_5_VLConfig(
-        text_config=text, vision_config=vision, tie_word_embeddings=True, dtype="float32", **ids, **ends
-    )
-    model = Qwen2_5_VLForConditionalGeneration(config)
-    with torch.no_grad():
-        _arrange_digits(model.model.language_model.embed_tokens.weight, tokenizer)
-        # Every layer starts as nothing added to the embeddings.
-        for name, weight in model.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight", "attn.proj.weight")):
-                weight.zero_()
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model
 
 
 def _arrange_digits(embeddings: Any, tokenizer: Any) -> None:

@@ -107,13 +107,7 @@ def open_engine(
             recording cannot be read.
         EngineError: the checkpoint or the server cannot be used.
     """
-    name, colon, argument = spec.partition(":")
-    if name not in {known.partition(":")[0] for known in ENGINES}:
-        raise unknown_name("engine", name, list(ENGINES))
-    if name in _ARGUMENTS and not argument:
-        raise UsageError(f"the engine {name!r} wants {_ARGUMENTS[name]}")
-    if name not in _ARGUMENTS and colon:
-        raise UsageError(f"the engine {name!r} takes no argument, found {argument!r}")
+    name, argument = _read_spec(spec)
     if name == "auto":
         from ahabench.harness.engines.choosing import choose
 
@@ -138,6 +132,18 @@ def open_engine(
         flags={flag: value for flag, value in flags.items() if value is not None},
     )
     return _open(asked, argument)
+
+
+def _read_spec(spec: str) -> tuple[str, str]:
+    """Return an engine's name and its argument, which may be empty; raises `UsageError` where they do not fit."""
+    name, colon, argument = spec.partition(":")
+    if name not in {known.partition(":")[0] for known in ENGINES}:
+        raise unknown_name("engine", name, list(ENGINES))
+    if name in _ARGUMENTS and not argument:
+        raise UsageError(f"the engine {name!r} wants {_ARGUMENTS[name]}")
+    if name not in _ARGUMENTS and colon:
+        raise UsageError(f"the engine {name!r} takes no argument, found {argument!r}")
+    return name, argument
 
 
 def _open(asked: _Asked, argument: str) -> OpenEngine:

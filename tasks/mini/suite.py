@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
 
-from ahabench.harness.types import Row, Split, Task
+from ahabench.harness.types import Row, Split
 from ahabench.tasks.mini import problems as make
 from ahabench.tasks.mini import schemas
 from ahabench.tasks.mini.problems import Maker, Problem
@@ -174,11 +174,6 @@ def digest(rows: Iterable[Drawn]) -> str:
         sha.update(json.dumps(texts, sort_keys=True).encode("ascii"))
         sha.update(drawn.picture.pixels().tobytes())
     return sha.hexdigest()
-
-
-def levels(task: Task) -> dict[str, int]:
-    """Return the level, 1 to 3, of each item of a benchmark's built-in split, by item id."""
-    return {task.to_item(drawn.row).id: drawn.problem.level for drawn in held_out(task.name)}
 
 
 def draw_for_training(task: str, rng: Random) -> Sequence[Drawn]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from judging import SERVED, last_word
 
 from ahabench.harness import dataset, registry, rescore
 from ahabench.harness.cli import main
@@ -22,7 +23,6 @@ from ahabench.harness.runlog import RESPONSES, write_responses
 from ahabench.harness.types import Response
 
 TOY = Path(__file__).parent / "toy"
-SERVED = "reader-2026-01-31"
 
 HttpAnswer = tuple[int, dict[str, str], bytes]
 """Status, headers, body."""
@@ -62,11 +62,6 @@ class Call:
     def is_probe(self) -> bool:
         """Whether it is the judge's question before all others."""
         return "What is 2 + 3?" in self.prompt
-
-
-def last_word(call: Call) -> str:
-    """A judge that takes a response's last word for its answer."""
-    return json.dumps({"answer": call.quoted.split()[-1].rstrip(".")})
 
 
 class Server:

@@ -7,21 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_rows import RIGHT, write
 
 from ahabench.harness import plans, registry
 from ahabench.harness.manifest import read_manifest, write_manifest
 
-RIGHT = {"a1": "2", "a2": "4", "b1": "6", "b2": "8", "c1": "100", "c2": "121"}
-
-
 Run = Callable[..., Any]
 """The fixture `ahabench`: returns how a command ended, as `code`, `out`, `err` and `error`."""
-
-
-def write(path: Path, answers: dict[str, str | None], **fields: object) -> Path:
-    rows = [{"item_id": key, "response": text, **fields} for key, text in answers.items()]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

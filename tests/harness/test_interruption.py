@@ -103,6 +103,26 @@ def test_an_interrupt_says_in_one_line_how_to_go_on(tmp_path: Path) -> None:
     assert 10 <= len(rows(tmp_path / "run")) < 120
 
 
+def test_an_interrupt_while_python_still_imports_is_one_line(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("ahabench"), "demo", "--out", tmp_path / "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"},
+    )
+    assert process.stderr is not None
+    # The first of many modules that the command line imports once it runs.
+    while not re.search(r"\| +typer\.", line := process.stderr.readline()):
+        assert line, "it ended before it imported typer"
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    told = [line for line in stderr.splitlines() if not line.startswith("import time:")]
+    assert told == ["interrupted; the same command goes on where it stopped"]
+    assert (process.returncode, stdout) == (130, "")
+    assert not (tmp_path / "demo").exists()
+
+
 def children(pid: int) -> int:
     """Return how many processes another one has started and that still run."""
     return len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())

@@ -2,35 +2,17 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from judging import MODEL, Serve, pairs, read_one
 
 from ahabench.harness.errors import JudgeError
-from ahabench.harness.judge import Extraction, Judge
-from ahabench.harness.types import AnswerType, Item, Response
+from ahabench.harness.judge import Judge
 
-MODEL = "reader"
 KEY = "sk-very-secret-0123456789"
-
-Serve = Callable[..., Any]
-
-
-def item(number: int, **fields: Any) -> Item:
-    settings = {"question": f"Question {number}?", "gold": None, "answer_type": AnswerType.INTEGER} | fields
-    return Item(id=str(number), **settings)
-
-
-def pairs(count: int) -> list[tuple[Item, Response]]:
-    return [(item(n), Response(item_id=str(n), text=f"Let me see. So it is {n * n}.")) for n in range(count)]
-
-
-def read_one(judge: Judge, text: str, **fields: Any) -> Extraction:
-    (extraction,) = judge.extract_all([(item(0, **fields), Response(item_id="0", text=text))])
-    return extraction
 
 
 def values(cache: Path) -> list[Any]:

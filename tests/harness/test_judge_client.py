@@ -103,24 +103,28 @@ def test_nothing_is_sent_once_a_stop_was_asked_for(serve: Serve) -> None:
 
 def test_a_stop_ends_the_pause_between_attempts(serve: Serve) -> None:
     stop = threading.Event()
-    server = serve(lambda _: (429, {"Retry-After": "30"}, b"slow down"))
-    threading.Timer(0.2, stop.set).start()
+
+    def busy(_: Any) -> Any:
+        threading.Timer(0.2, stop.set).start()
+        return 429, {"Retry-After": "60"}, b"slow down"
+
+    server = serve(busy)
     started = time.monotonic()
     with pytest.raises(UnreachableError):
         ask(server.url, timeout_s=60, stop=stop)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert len(server.calls) == 1
 
 
 def test_a_reply_slower_than_the_timeout_is_a_failure_that_says_so(serve: Serve) -> None:
     asleep = threading.Event()
-    server = serve(lambda _: asleep.wait(5) and "Hello.")
+    server = serve(lambda _: asleep.wait(60) and "Hello.")
     started = time.monotonic()
     with pytest.raises(UnreachableError, match=r"^no reply within 0\.3 s$"):
         ask(server.url, timeout_s=0.3)
     asleep.set()
     # 0.6 s to try in: attempts at 0 s and 0.55 s.
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 30
 
 
 @contextmanager
@@ -168,7 +172,7 @@ def test_a_reply_that_drips_for_ever_is_a_failure(status: str) -> None:
         pytest.raises(UnreachableError, match=r"no reply within 0\.2 s"),
     ):
         ask(url, timeout_s=0.2)
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 30  # the whole would take 5,000 s
 
 
 # Garbage.

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from plans import plan_of
 
-from ahabench.harness.dataset import Dataset
 from ahabench.harness.errors import UsageError
 from ahabench.harness.launch import Launch, plan_launch, plan_text
-from ahabench.harness.runner import Plan, TaskPlan
+from ahabench.harness.runner import Plan
 from ahabench.harness.sampling import Sampling
 from ahabench.harness.shards import Shard
-from ahabench.harness.types import AnswerType, ImageSource, Item, Prompt, PromptStyle, Split, Task
+from ahabench.harness.types import AnswerType, ImageSource, Item
 
 COMMAND = ("eval", "org/Nobody-72B", "--tasks", "sums", "--out", "runs/x")
 
@@ -37,28 +37,11 @@ class Gone:
 
 def sums(*images: ImageSource, text: str = "x" * 40, **more: Any) -> Plan:
     """One item per image, each asked `text`."""
-    style = PromptStyle(version=1, render=lambda item: Prompt(text=item.question))
-    items = tuple(
+    items = [
         Item(id=str(n), question=text, gold=None, answer_type=AnswerType.INTEGER, images=(image,))
         for n, image in enumerate(images)
-    )
-    task = Task(
-        name="sums",
-        title="Sums",
-        version=1,
-        paper="",
-        licence="",
-        splits={"test": Split(n_items=len(items), hub=None)},
-        default_split="test",
-        read_folder=lambda folder, name: (),
-        to_item=lambda row: row["item"],
-        prompts={"plain": style},
-        scorers={},
-        metrics={},
-        headline="accuracy",
-    )
-    made = Dataset(task=task, split="test", items=items, source="folder", revision=None, digest="00")
-    return Plan(tasks=(TaskPlan(dataset=made, style="plain", prompt=style),), **more)
+    ]
+    return plan_of(items, **more)
 
 
 def launch(plan: Plan, **changes: Any) -> dict[str, Any]:

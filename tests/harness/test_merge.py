@@ -7,18 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_rows import RIGHT, write
 
 from ahabench.harness.errors import IncomparableRunsError, UsageError
 from ahabench.harness.manifest import EngineRecord, Manifest, read_manifest, write_manifest
 from ahabench.harness.merge import merge
 
-RIGHT = {"a1": "2", "a2": "4", "b1": "6", "b2": "8", "c1": "100", "c2": "121"}
 Run = Callable[..., Any]
-
-
-def write(path: Path, answers: dict[str, str]) -> Path:
-    path.write_text("".join(json.dumps({"item_id": key, "response": text}) + "\n" for key, text in answers.items()))
-    return path
 
 
 def rows(run: Path) -> list[dict[str, Any]]:

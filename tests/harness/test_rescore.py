@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dynamath_published import DYNAMATH
+from toy_rows import RIGHT
 
 from ahabench.harness import registry
 from ahabench.harness.errors import IncomparableRunsError, IncompleteRunError, UsageError
@@ -21,18 +23,8 @@ from ahabench.harness.rescore import score_file, score_run
 TOY = Path(__file__).parent / "toy"
 SCRIPT = str(Path(sys.executable).with_name("ahabench"))
 DERIVED = ("verdicts.jsonl", "metrics.json")
-RIGHT = {"a1": "2", "a2": "4", "b1": "6", "b2": "8", "c1": "100", "c2": "121"}
-# Percent, recomputed from the authors' result files.
-DYNAMATH = {
-    "claude3.5": ("64.83", "35.73", "55.11", "88.62"),
-    "GPT4o": ("63.33", "34.73", "54.84", "90.22"),
-    "Qwen2-72B": ("55.11", "28.54", "51.79", "84.63"),
-    "Qwen2-7B": ("42.14", "13.77", "32.69", "76.25"),
-    "InternVL2-8b": ("39.34", "10.38", "26.38", "72.65"),
-    "deepseek7B": ("21.62", "4.19", "19.39", "52.30"),
-    "llava1.5-7B": ("16.39", "1.80", "10.96", "41.72"),
-}
 SKILLS = ("inductive", "deductive", "numerical", "spatial", "mechanical")
+# Percent, recomputed from the authors' result files.
 LOGICVISTA = {
     "GPT4": ("32.59", "22.43", "54.84", "24.21", "21.52", "41.89"),
     "LLAVA13B": ("24.11", "18.69", "31.18", "20.00", "27.85", "24.32"),

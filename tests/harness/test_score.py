@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_rows import RIGHT
 
 from ahabench.harness import registry
 from ahabench.harness.dataset import Dataset, load
@@ -20,7 +21,6 @@ from ahabench.harness.types import Response, Status
 
 TOY = Path(__file__).parent / "toy"
 IDS = ("a1", "a2", "b1", "b2", "c1", "c2")
-RIGHT = {"a1": "2", "a2": "4", "b1": "6", "b2": "8", "c1": "100", "c2": "121"}
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,15 @@
 """What tests ask of engines: pictures in memory, requests, and a benchmark of additions."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
+from plans import plan_of
 
-from ahabench.harness.dataset import Dataset
-from ahabench.harness.runner import Plan, TaskPlan
-from ahabench.harness.types import AnswerType, ImageSource, Item, Prompt, PromptStyle, Request, Split, Task
+from ahabench.harness.runner import Plan
+from ahabench.harness.types import AnswerType, ImageSource, Item, Prompt, Request, Response
 
 
 @dataclass(frozen=True)
@@ -31,27 +32,20 @@ def ask(text: str, *images: ImageSource, item: str = "", sample: int = 0, **fiel
     return Request(item_id=item or text, sample_index=sample, prompt=Prompt(text=text, **fields), images=images)
 
 
+def questions(count: int, *images: ImageSource) -> list[Request]:
+    """Prompts of many lengths, every other one under a system prompt."""
+    return [
+        ask(f"{n} x" + "y" * 5 * n, *images, item=str(n), system="Be brief." if n % 2 else None) for n in range(count)
+    ]
+
+
+def texts(responses: Sequence[Response]) -> dict[tuple[str, int], str | None]:
+    return {(response.item_id, response.sample_index): response.text for response in responses}
+
+
 def additions(n_items: int, samples: int) -> Plan:
     """Return a benchmark of additions."""
-    style = PromptStyle(version=1, render=lambda item: Prompt(text=item.question))
-    split = Split(n_items=n_items, hub=None)
-    task = Task(
-        name="sums",
-        title="Sums",
-        version=1,
-        paper="",
-        licence="",
-        splits={"test": split},
-        default_split="test",
-        read_folder=lambda folder, name: (),
-        to_item=lambda row: row["item"],
-        prompts={"plain": style},
-        scorers={},
-        metrics={},
-        headline="accuracy",
-    )
-    items = tuple(
+    items = [
         Item(id=str(n), question=f"{n} + {10**n}?", gold=None, answer_type=AnswerType.INTEGER) for n in range(n_items)
-    )
-    made = Dataset(task=task, split="test", items=items, source="folder", revision=None, digest="00")
-    return Plan(tasks=(TaskPlan(dataset=made, style="plain", prompt=style),), samples=samples)
+    ]
+    return plan_of(items, samples=samples)

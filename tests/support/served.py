@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from plans import plan_of
 from unruly_server import MODEL
 
-from ahabench.harness import dataset as data
-from ahabench.harness.dataset import Dataset
 from ahabench.harness.engines.openai import OpenAIEngine, OpenAIOptions
-from ahabench.harness.runner import Plan, TaskPlan
+from ahabench.harness.runner import Plan
 from ahabench.harness.sampling import Sampling
-from ahabench.harness.types import AnswerType, ImageSource, Item, Prompt, PromptStyle, Request, Response, Split, Task
+from ahabench.harness.types import AnswerType, ImageSource, Item, Prompt, Request, Response
 
 KEY = "sk-very-secret-0123456789"
 QUICK: dict[str, Any] = {"timeout_s": 5, "attempts": 3}
@@ -69,25 +68,9 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahabench")]
 
 
-def plan_of(n_items: int) -> Plan:
-    style = PromptStyle(version=1, render=lambda item: Prompt(text=item.question))
-    task = Task(
-        name="sums",
-        title="sums",
-        version=1,
-        paper="",
-        licence="",
-        splits={"test": Split(n_items=n_items, hub=None)},
-        default_split="test",
-        read_folder=lambda folder, split: (),
-        to_item=lambda row: row["item"],
-        prompts={"plain": style},
-        scorers={},
-        metrics={},
-        headline="accuracy",
-    )
-    items = tuple(
+def questions(n_items: int) -> Plan:
+    """Return a benchmark that asks what `request` asks."""
+    items = [
         Item(id=str(n), question=f"question {n}", gold=str(n), answer_type=AnswerType.INTEGER) for n in range(n_items)
-    )
-    dataset = Dataset(task=task, split="test", items=items, source="folder", revision=None, digest=data.digest(items))
-    return Plan(tasks=(TaskPlan(dataset=dataset, style="plain", prompt=style),))
+    ]
+    return plan_of(items)

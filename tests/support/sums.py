@@ -7,6 +7,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from plans import benchmark
+
 from ahabench.harness import dataset as data
 from ahabench.harness.dataset import Dataset
 from ahabench.harness.engines import EngineInfo
@@ -16,33 +18,18 @@ from ahabench.harness.manifest import EngineRecord, Manifest, ModelRecord, Pixel
 from ahabench.harness.progress import Lines
 from ahabench.harness.runlog import read_responses
 from ahabench.harness.runner import Plan, TaskPlan, run
-from ahabench.harness.types import AnswerType, Item, Prompt, PromptStyle, Request, Response, Split, Task
+from ahabench.harness.types import AnswerType, Item, Prompt, PromptStyle, Request, Response
 
 PLAIN = PromptStyle(version=3, render=lambda item: Prompt(text=item.question))
 THINK = PromptStyle(version=1, render=lambda item: Prompt(text=item.question, system="Think first."))
 
 
 def dataset(name: str = "sums", n_items: int = 6, **fields: Any) -> Dataset:
-    task = Task(
-        name=name,
-        title=name,
-        version=1,
-        paper="",
-        licence="",
-        splits={"test": Split(n_items=n_items, hub=None)},
-        default_split="test",
-        read_folder=lambda folder, split: (),
-        to_item=lambda row: row["item"],
-        prompts={"plain": PLAIN, "think": THINK},
-        scorers={},
-        metrics={},
-        headline="accuracy",
-    )
     items = tuple(
         Item(id=str(n), question=f"{name}: {n} + {n}?", gold=str(2 * n), answer_type=AnswerType.INTEGER)
         for n in range(n_items)
     )
-    made = Dataset(task=task, split="test", items=items, source="folder", revision=None, digest=data.digest(items))
+    made = benchmark(items, name=name, prompts={"plain": PLAIN, "think": THINK}, digest=data.digest(items))
     return replace(made, **fields)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mathverse_records import row
 
 from ahabench.harness.dataset import digest, load
 from ahabench.harness.errors import DatasetError
@@ -14,38 +15,11 @@ from ahabench.harness.types import AnswerType, Item
 from ahabench.tasks.mathverse import TASK, UNSEEN_LABELS, VERSIONS, Options, parse_options, read_gold, to_item
 
 
-def row(**changes: Any) -> dict[str, Any]:
-    """A made-up record as the official files have them."""
-    base = {
-        "sample_index": "4996",
-        "problem_index": "1000",
-        "problem_version": "Text Dominant",
-        "question": "Find x.\nChoices:\nA:4°\nB:6°",
-        "image": "images_version_1-4/image_1000.png",
-        "answer": "B",
-        "question_type": "multi-choice",
-        "metadata": {"split": "testmini", "source": "Made up", "subject": "Plane Geometry", "subfield": "Angle"},
-        "query_wo": "",
-        "query_cot": "",
-    }
-    return base | changes
-
-
 def five_versions() -> list[dict[str, Any]]:
     """One made-up problem as testmini.json has it; only the first four versions show the question."""
     question = "Find x.\nChoices:\nA:4°\nB:6°"
     versions = ("Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only")
     return [row(problem_version=name, question="" if name == "Vision Only" else question) for name in versions]
-
-
-@pytest.fixture(scope="module")
-def text_only(data: Path) -> dict[str, Item]:
-    return {item.group: item for item in load(TASK, "text_only", data=data / "mathverse").items}
-
-
-@pytest.fixture(scope="module")
-def vision_only(data: Path) -> dict[str, Item]:
-    return {item.group: item for item in load(TASK, data=data / "mathverse").items}
 
 
 @pytest.fixture(scope="module")

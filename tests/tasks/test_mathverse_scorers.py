@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mathverse_records import row
 
-from ahabench.harness.dataset import load
 from ahabench.harness.prompts import VLAA_SYSTEM_PROMPT
 from ahabench.harness.types import Item, Response, Status, Verdict
 from ahabench.tasks.mathverse import TASK, to_item
@@ -17,23 +17,6 @@ DIRECT_LETTER = "please directly answer the question and provide the correct opt
 DIRECT_VALUE = "please directly answer the question and provide the final value, e.g., 1, 2.5, 300."
 
 
-def row(**changes: Any) -> dict[str, Any]:
-    """A made-up record as the official files have them."""
-    base = {
-        "sample_index": "4996",
-        "problem_index": "1000",
-        "problem_version": "Text Dominant",
-        "question": "Find x.\nChoices:\nA:4°\nB:6°",
-        "image": "images_version_1-4/image_1000.png",
-        "answer": "B",
-        "question_type": "multi-choice",
-        "metadata": {"split": "testmini", "source": "Made up", "subject": "Plane Geometry", "subfield": "Angle"},
-        "query_wo": "",
-        "query_cot": "",
-    }
-    return base | changes
-
-
 def compare_official(item: Item, extracted: str) -> Verdict:
     return OFFICIAL.compare(item, extracted)
 
@@ -41,16 +24,6 @@ def compare_official(item: Item, extracted: str) -> Verdict:
 def prefetch(item: Item, text: str) -> Verdict:
     assert VLMEVALKIT.read is not None
     return VLMEVALKIT.read(item, Response(item_id=item.id, text=text))
-
-
-@pytest.fixture(scope="module")
-def text_only(data: Path) -> dict[str, Item]:
-    return {item.group: item for item in load(TASK, "text_only", data=data / "mathverse").items}
-
-
-@pytest.fixture(scope="module")
-def vision_only(data: Path) -> dict[str, Item]:
-    return {item.group: item for item in load(TASK, data=data / "mathverse").items}
 
 
 @pytest.fixture(scope="module")

@@ -44,11 +44,6 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def items(data: Path) -> dict[str, Item]:
-    return {item.id: item for item in load(TASK, "testmini", data=data / "mathvista").items}
-
-
-@pytest.fixture(scope="module")
 def records(data: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((data / "mathvista" / "testmini.json").read_text(encoding="utf-8"))
     return content

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from ahabench.harness.dataset import load
 from ahabench.harness.types import AnswerType, Item, Response, Status, Verdict
 from ahabench.tasks.mathvista import TASK
 
@@ -48,11 +47,6 @@ def official(item: Item, extracted: str) -> Verdict:
 def prefetch(item: Item, text: str) -> Verdict:
     assert VLMEVALKIT.read is not None
     return VLMEVALKIT.read(item, Response(item_id=item.id, text=text))
-
-
-@pytest.fixture(scope="module")
-def items(data: Path) -> dict[str, Item]:
-    return {item.id: item for item in load(TASK, "testmini", data=data / "mathvista").items}
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,6 @@ from typing import Any
 
 import pytest
 
-from ahabench.harness.dataset import Dataset
-from ahabench.harness.runner import Plan, TaskPlan
-from ahabench.harness.types import AnswerType, Item, Prompt, PromptStyle, Split, Task
-
 # What vLLM wants on a CPU: one core is enough for such a model, nothing is compiled, little memory is reserved.
 CPU_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -143,34 +139,3 @@ def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
     pytest.fail(f"the vLLM server did not come up:\n{log.read_text(errors='replace')[-3000:]}", pytrace=False)
-
-
-@pytest.fixture(scope="session")
-def additions() -> Callable[..., Plan]:
-    """Makes a plan of one benchmark, "sums": (n_items, samples)."""
-    style = PromptStyle(version=1, render=lambda item: Prompt(text=item.question))
-
-    def plan(n_items: int, samples: int) -> Plan:
-        task = Task(
-            name="sums",
-            title="Sums",
-            version=1,
-            paper="",
-            licence="",
-            splits={"test": Split(n_items=n_items, hub=None)},
-            default_split="test",
-            read_folder=lambda folder, name: (),
-            to_item=lambda row: row["item"],
-            prompts={"plain": style},
-            scorers={},
-            metrics={},
-            headline="accuracy",
-        )
-        items = tuple(
-            Item(id=str(n), question=f"{n} + {10**n}?", gold=None, answer_type=AnswerType.INTEGER)
-            for n in range(n_items)
-        )
-        made = Dataset(task=task, split="test", items=items, source="folder", revision=None, digest="00")
-        return Plan(tasks=(TaskPlan(dataset=made, style="plain", prompt=style),), samples=samples)
-
-    return plan

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import texts
 from PIL import Image
+from plans import plan_of
 
-from ahabench.harness.dataset import Dataset
 from ahabench.harness.engines.lmms_adapter import SystemPlace, find_adapter
 from ahabench.harness.engines.lmms_eval import PATIENCE, LmmsEvalEngine, LmmsEvalOptions
 from ahabench.harness.engines.transformers import TransformersEngine
 from ahabench.harness.errors import EngineError, UsageError
-from ahabench.harness.runner import Plan, TaskPlan, run
+from ahabench.harness.runner import Plan, run
 from ahabench.harness.sampling import Sampling
-from ahabench.harness.types import AnswerType, Item, Prompt, PromptStyle, Request, Response, Split, Task
+from ahabench.harness.types import AnswerType, Item, Prompt, Request
 
 pytestmark = pytest.mark.engines
 
@@ -135,33 +136,12 @@ def scripted(adapter: str = "scripted", *, sampling: Sampling = GREEDY, **option
 
 def plan(texts: Sequence[str]) -> Plan:
     """Return a benchmark of texts without pictures."""
-    style = PromptStyle(version=1, render=lambda item: Prompt(text=item.question))
-    task = Task(
-        name="texts",
-        title="Texts",
-        version=1,
-        paper="",
-        licence="",
-        splits={"test": Split(n_items=len(texts), hub=None)},
-        default_split="test",
-        read_folder=lambda folder, name: (),
-        to_item=lambda row: row["item"],
-        prompts={"plain": style},
-        scorers={},
-        metrics={},
-        headline="accuracy",
-    )
-    items = tuple(Item(id=text, question=text, gold="", answer_type=AnswerType.TEXT) for text in texts)
-    dataset = Dataset(task=task, split="test", items=items, source="folder", revision=None, digest="d")
-    return Plan(tasks=(TaskPlan(dataset=dataset, style="plain", prompt=style),))
+    items = [Item(id=text, question=text, gold="", answer_type=AnswerType.TEXT) for text in texts]
+    return plan_of(items, name="texts")
 
 
 def rows(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "texts" / "responses.jsonl").read_text().splitlines()]
-
-
-def texts(responses: Sequence[Response]) -> dict[tuple[str, int], str | None]:
-    return {(response.item_id, response.sample_index): response.text for response in responses}
 
 
 def test_its_greedy_texts_are_those_of_our_own_engine(tiny_vlm: Path) -> None:

@@ -1,11 +1,11 @@
 """Whole runs of one checkpoint by transformers and by vLLM, in shards and with a preflight, compared to the letter."""
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from asked import additions
 from PIL import Image
 
 from ahabench.harness.engines import OpenEngine, open_engine
@@ -35,7 +35,7 @@ class Picture:
 
 
 @pytest.fixture
-def pictured(additions: Callable[[int, int], Plan]) -> Plan:
+def pictured() -> Plan:
     """Eight sums, each with an image of another width."""
     plan = additions(8, 1)
     (task,) = plan.tasks

@@ -7,13 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import Picture, ask, picture
+from asked import Picture, additions, ask, picture
 from PIL import Image
 
 from ahabench.harness.engines import open_engine
@@ -21,7 +21,7 @@ from ahabench.harness.engines.transformers import TransformersEngine
 from ahabench.harness.engines.vllm import VllmEngine, VllmOptions
 from ahabench.harness.errors import EngineError
 from ahabench.harness.images import ImageFile
-from ahabench.harness.runner import Plan, run
+from ahabench.harness.runner import run
 from ahabench.harness.sampling import Sampling
 from ahabench.harness.types import Request, Response
 
@@ -317,9 +317,7 @@ def test_an_engine_that_dies_is_an_error_and_starts_again(tiny_vlm: Path, cpu_op
 # In a run.
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(
-    drawn: VllmEngine, tmp_path: Path, additions: Callable[..., Plan]
-) -> None:
+def test_an_interrupted_run_goes_on_where_it_stopped(drawn: VllmEngine, tmp_path: Path) -> None:
     logs = [tmp_path / name / "sums" / "responses.jsonl" for name in ("whole", "broken")]
     for log in logs:
         run(additions(n_items=9, samples=2), drawn, log.parents[1])

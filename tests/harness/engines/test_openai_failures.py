@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import KEY, Serve, ask, engine, plan_of, request, threads
+from served import KEY, Serve, ask, engine, questions, request, threads
 from unruly_server import MODEL, Drop, Hang, Http, completion
 
 from ahabench.harness.errors import EngineError
@@ -24,7 +24,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "429": (Http(429, b"slow down", {"Retry-After": "0"}), "HTTP 429: slow down"),
     "no answer": (Drop(0), "RemoteProtocolError"),
     "dropped in the middle": (Drop(200), "RemoteProtocolError"),
-    "late": (Hang(60), "no reply within 0."),
+    "late": (Hang(60), "no reply within "),
     "no JSON": (Http(200, b'{"choices": [{"mess'), "the reply is no chat completion"),
     "a page": (Http(200, b"<html>Welcome to the proxy</html>"), "the reply is no chat completion"),
     "no choices": (completion(choices=[]), "the reply is no chat completion: choices"),
@@ -39,7 +39,7 @@ BAD: dict[str, tuple[Any, str]] = {
 def test_misbehaviour_that_passes_costs_another_attempt(serve: Serve, bad: str) -> None:
     first = [BAD[bad][0]]
     server = serve(lambda _: first.pop() if first else "fine")
-    (said,) = ask(server.url, timeout_s=0.5)
+    (said,) = ask(server.url, timeout_s=1)
     assert (said.text, said.error, len(server.calls)) == ("fine", None, 2)
 
 
@@ -48,12 +48,12 @@ def test_misbehaviour_that_stays_is_an_error_of_its_item_with_its_cause(serve: S
     answer, cause = BAD[bad]
     server = serve(lambda call: answer if call.text == "question 1" else "fine")
     began = time.monotonic()
-    said = ask(server.url, request(0), request(1), request(2), timeout_s=0.5, attempts=2)
+    said = ask(server.url, request(0), request(1), request(2), timeout_s=1, attempts=2)
     assert [one.text for one in said] == ["fine", None, "fine"]
     assert said[1].finish_reason == "error"
     assert str(said[1].error).startswith(cause)
-    # All attempts at one request have 2 x 0.5 s.
-    assert time.monotonic() - began < 5
+    # All attempts at one request have 2 x 1 s, and the server would hang for 60 s.
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -79,7 +79,7 @@ def test_a_mixed_bag_ends_in_responses_and_errors_and_the_same_command_redoes_on
         return BAD[kinds[n // 6]][0] if bad else f"answer to {n}"
 
     server = serve(moody)
-    plan = plan_of(n_items)
+    plan = questions(n_items)
     told = StringIO()
     asked = engine(server.url, timeout_s=0.5, attempts=2, concurrency=16)
     manifest = run(plan, asked, tmp_path / "run", progress=Lines(told))
@@ -175,14 +175,14 @@ def test_a_server_that_dies_in_the_middle_stops_the_run_and_what_was_answered_is
     server = serve(answer)
     asked = engine(server.url, concurrency=4, attempts=2)
     with pytest.raises(EngineError, match=r"16 requests in a row .* failed.*run the same command again"):
-        run(plan_of(300), asked, tmp_path / "run", progress=Lines(StringIO()))
+        run(questions(300), asked, tmp_path / "run", progress=Lines(StringIO()))
     kept = {row.item_id for row in read_responses(tmp_path / "run/sums/responses.jsonl") if row.text is not None}
     assert 20 <= len(kept) < 100
     assert read_manifest(tmp_path / "run").status == "incomplete"
     assert threads() == []
 
     reborn = serve(port=server.port)
-    manifest = run(plan_of(300), engine(reborn.url), tmp_path / "run", progress=Lines(StringIO()))
+    manifest = run(questions(300), engine(reborn.url), tmp_path / "run", progress=Lines(StringIO()))
     assert manifest.status == "complete"
     assert {call.text.split()[-1] for call in reborn.calls} == {str(n) for n in range(300)} - kept
     assert len(reborn.calls) == 300 - len(kept)
@@ -193,5 +193,5 @@ def test_a_server_that_hangs_does_not_hang_the_run(serve: Serve) -> None:
     began = time.monotonic()
     with pytest.raises(EngineError, match=r"has not answered for|in a row"):
         ask(server.url, *map(request, range(1000)), timeout_s=0.3)
-    # No longer than twice 2 x 0.3 s, and the last attempts.
-    assert time.monotonic() - began < 6
+    # No longer than twice 2 x 0.3 s, and the last attempts; eight at a time, 1,000 requests would take 75 s.
+    assert time.monotonic() - began < 30

@@ -1,7 +1,6 @@
 """The engine for servers before its first request: which model is served, keys, options."""
 
 import logging
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +20,9 @@ from ahabench.harness.sampling import Sampling
 def test_a_server_that_is_down_is_refused_at_once(serve: Serve) -> None:
     server = serve()
     server.close()
-    began = time.monotonic()
+    # Refused, that is, and not given up after a time limit.
     with pytest.raises(EngineError, match=r"cannot be used: ConnectError.*Check that it is up"):
         engine(server.url)
-    assert time.monotonic() - began < 5
 
 
 def test_a_model_that_is_not_served_is_refused_with_those_that_are(serve: Serve) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import ask, picture
+from asked import ask, picture, questions, texts
 from PIL import Image
 
 from ahabench.harness.engines.transformers import TransformersEngine
@@ -18,7 +18,6 @@ from ahabench.harness.errors import EngineError, UsageError
 from ahabench.harness.images import ImageFile
 from ahabench.harness.sampling import Sampling
 from ahabench.harness.types import (
-    ImageSource,
     Request,
     Response,
 )
@@ -26,17 +25,6 @@ from ahabench.harness.types import (
 Make = Callable[[str], Path]
 GREEDY = Sampling(max_new_tokens=16)
 DRAWN = Sampling(max_new_tokens=16, temperature=1.0, top_p=0.9, top_k=40, seed=5)
-
-
-def questions(count: int, *images: ImageSource) -> list[Request]:
-    """Prompts of many lengths, every other one under a system prompt."""
-    return [
-        ask(f"{n} x" + "y" * 5 * n, *images, item=str(n), system="Be brief." if n % 2 else None) for n in range(count)
-    ]
-
-
-def texts(responses: Sequence[Response]) -> dict[tuple[str, int], str | None]:
-    return {(response.item_id, response.sample_index): response.text for response in responses}
 
 
 def answers(path: Path, requests: Sequence[Request], sampling: Sampling = GREEDY, **options: Any) -> list[Response]:

@@ -18,7 +18,7 @@ from ahabench.harness.images import decode
 from ahabench.harness.score import judge_one
 from ahabench.harness.types import Item, Response, Result, Status
 from ahabench.tasks.mini.scene import PLACES, SHAPES, Cell, Fact
-from ahabench.tasks.mini.suite import MAKERS, digest, held_out, levels, rows
+from ahabench.tasks.mini.suite import MAKERS, digest, held_out, rows
 from ahabench.tasks.mini.training import careful, train_samples
 
 NAMES = sorted(MAKERS)
@@ -199,10 +199,9 @@ def test_all_metrics_and_breakdowns_are_defined_on_the_whole_split(name: str) ->
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_level_has_a_fair_share(name: str) -> None:
-    task = registry.find_task(name)
-    of = levels(task)
-    assert set(of) == {item.id for item in items(name)}
-    counts = Counter(of.values())
+    to_item, drawn = registry.find_task(name).to_item, list(held_out(name))
+    assert [to_item(each.row).id for each in drawn] == [item.id for item in items(name)]
+    counts = Counter(each.problem.level for each in drawn)
     assert set(counts) == {1, 2, 3}
     assert min(counts.values()) >= 24  # We-Math's composite sums of three and spreads; a third elsewhere
 
@@ -330,10 +329,8 @@ def test_eval_takes_the_suite_offline_and_each_level_counts(tmp_path: Path) -> N
     said = tmp_path / "said.jsonl"
     with said.open("w") as file:
         for name in NAMES:
-            task = registry.find_task(name)
-            of = levels(task)
             for item, drawn in zip(items(name), held_out(name), strict=True):
-                text = careful(drawn.problem) if of[item.id] == 1 else "Let me look at it once more."
+                text = careful(drawn.problem) if drawn.problem.level == 1 else "Let me look at it once more."
                 file.write(json.dumps({"item_id": item.id, "response": text}) + "\n")
     run = tmp_path / "run"
     done = ahabench(
