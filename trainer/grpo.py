@@ -204,7 +204,7 @@ class LogFile(TrainerCallback):
                 note(f"step {state.global_step}/{state.max_steps}  {line}")
 
 
-_SHOWN = ("reward", "reward/answered", "completions/mean_length", "frac_reward_zero_std", "kl", "beta", "loss")
+_SHOWN = ("reward", "reward/answered", "reward/no_signal", "completions/mean_length", "kl", "beta", "loss")
 
 
 def _line(logs: Mapping[str, Any]) -> str:

@@ -214,7 +214,8 @@ def statistics(
     Returns:
         For each kind "reward/<kind>/mean", "/std" (population), "/no_signal" (share of its groups, the completions of
         one item, in which no two known rewards differ), "/masked" (share of completions without a reward) and "/n";
-        and "reward/answered". Mean and std are left out where no reward of the kind is known.
+        "reward/no_signal" of all groups; and "reward/answered". Mean and std are left out where no reward of the kind
+        is known.
     """
     known: dict[Kind, list[float]] = defaultdict(list)
     groups: dict[Kind, dict[str, set[float]]] = defaultdict(lambda: defaultdict(set))
@@ -226,15 +227,17 @@ def statistics(
             known[item.kind].append(reward)
             values.add(reward)
     found: dict[str, float] = {}
+    silent: list[bool] = []
     for kind, total in totals.items():
         if known[kind]:
             found |= {f"reward/{kind}/mean": fmean(known[kind]), f"reward/{kind}/std": pstdev(known[kind])}
         flat = [len(values) < 2 for values in groups[kind].values()]
         found |= {f"reward/{kind}/no_signal": fmean(flat), f"reward/{kind}/masked": 1 - len(known[kind]) / total}
         found[f"reward/{kind}/n"] = float(total)
+        silent += flat
     unread = {Status.NO_ANSWER, Status.TRUNCATED}
     answered = [outcome.verdict.status not in unread for outcome in outcomes]
-    return found | {"reward/answered": fmean(answered)}
+    return found | {"reward/no_signal": fmean(silent), "reward/answered": fmean(answered)}
 
 
 def _in_words(error: Exception) -> str:

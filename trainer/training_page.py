@@ -46,7 +46,7 @@ _OVERVIEW = (
 )
 """What is shown first, as far as a run has it; no more than six."""
 _TITLES = (
-    ("Reward", ("reward", "rewards/", "frac_reward_zero_std", "reward_std")),
+    ("Reward", ("reward", "rewards/", "reward/no_signal", "reward_std")),
     ("Benchmark", ("benchmark/",)),
     (
         "KL, entropy, loss",

@@ -88,6 +88,8 @@ def test_statistics_are_logged_by_kind(rollout: Rollout) -> None:
         "reward/open_ended/no_signal": 1.0,
         "reward/open_ended/masked": 1.0,
         "reward/open_ended/n": 2.0,
+        # Of four groups, the first alone has two different rewards.
+        "reward/no_signal": 3 / 4,
         "reward/answered": 1.0,
     }
 
