@@ -7,7 +7,9 @@ from pathlib import Path
 
 from ahabench.harness.errors import UsageError
 from ahabench.harness.manifest import MANIFEST
+from ahabench.harness.report import note
 from ahabench.leaderboards.runs import BoardRun, Reader, TaskScore
+from ahabench.leaderboards.submitted import held
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -116,14 +118,13 @@ def comparable(runs: Iterable[BoardRun]) -> list[Comparable]:
 
 
 def _runs_in(place: Path) -> list[Path]:
-    if (place / MANIFEST).exists():
-        return [place]
-    if not place.is_dir():
-        raise UsageError(f"{place} is no run: it has no {MANIFEST}")
-    found = sorted(folder for folder in place.iterdir() if (folder / MANIFEST).exists())
-    if not found:
-        raise UsageError(f"{place} is no run and holds none: no {MANIFEST} in it or in a folder of it")
-    return found
+    found = held(place)
+    left = [what for name, what in found.strangers.items() if (place / name / MANIFEST).exists()]
+    if not found.runs:
+        raise UsageError(f"{place} is no run and holds none" + "".join(f"; {what}" for what in left[:1]))
+    for what in left:
+        note(f"{place}: left out: {what}")
+    return found.runs
 
 
 def _slug(name: str, taken: set[str]) -> str:

@@ -55,7 +55,7 @@ def validate(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a submitted run: files, digests, every item exactly once, and its claimed scores by scoring it again.
+    """Check a submitted run: files, digests, prompts, every item exactly once, and its scores by scoring it again.
 
     Exit codes: 0 all is well, 2 a run is wrong, 5 responses are missing or something could not be checked.
     """
@@ -67,7 +67,7 @@ def validate(
     else:
         for one in found:
             print(report.printable(f"{one.run}: {'ok' if one.ok else 'not ok'}"))
-            for line in (*one.problems, *one.unchecked):
+            for line in (*one.problems, *one.unchecked, *one.notes):
                 print(report.printable(f"  {line}"))
     if any(one.problems for one in found):
         raise typer.Exit(2)

@@ -1,10 +1,12 @@
-"""The files of a submission, looked at before anything in them is read: what they may be, and how large."""
+"""What a folder of runs holds, and a run's files, before anything in them is read: what they may be, and how large."""
 
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from ahabench.harness.errors import UsageError
 from ahabench.harness.manifest import MANIFEST
 from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS
 from ahabench.leaderboards.runs import CARD, LARGEST_CARD, TRAINING_LOG
@@ -27,6 +29,51 @@ OF_A_TASK = frozenset({METRICS, RESPONSES, VERDICTS})
 _BLOCK = 1 << 20
 
 
+class Held(NamedTuple):
+    """What stands in a place that is given as a run or a folder of runs."""
+
+    runs: list[Path]
+    strangers: dict[str, str]
+    """All else in a folder of runs: the name, and what it is."""
+
+
+def held(place: Path) -> Held:
+    """Return the runs in a place; checking and building both go by this, so that nothing is shown unchecked.
+
+    A place with a manifest is one run. In any other, a run is a folder with a manifest, both plain: what is hidden or
+    a link is none.
+
+    Raises:
+        UsageError: it is no folder, or an empty one.
+    """
+    if (place / MANIFEST).exists():
+        return Held([place], {})
+    if not place.is_dir():
+        raise UsageError(f"{place} is no run: it has no {MANIFEST}")
+    found = Held([], {})
+    for entry in _entries(place):
+        if (what := _stranger(entry)) is None:
+            found.runs.append(place / entry.name)
+        else:
+            found.strangers[entry.name] = what
+    if not found.runs and not found.strangers:
+        raise UsageError(f"{place} is no run and holds none: no {MANIFEST} in it or in a folder of it")
+    return found
+
+
+def _stranger(entry: os.DirEntry[str]) -> str | None:
+    if entry.name.startswith("."):
+        return f"{entry.name} is hidden; a run is a folder that everybody sees"
+    if entry.is_symlink():
+        return f"{entry.name} is a link; a run is a folder of plain files"
+    if not entry.is_dir(follow_symlinks=False):
+        return f"{entry.name} is no folder; a folder of runs holds nothing but runs"
+    manifest = Path(entry.path, MANIFEST)
+    if manifest.is_symlink():
+        return f"{entry.name}/{MANIFEST} is a link; a run holds plain files"
+    return None if manifest.is_file() else f"{entry.name} is no run: it has no {MANIFEST}"
+
+
 def strange_files(run: Path) -> Iterator[str]:
     """Yield what is wrong with the files of a run, of which it reads at most the places of line ends.
 
@@ -34,6 +81,8 @@ def strange_files(run: Path) -> Iterator[str]:
     """
     for entry in _entries(run):
         if entry.is_dir(follow_symlinks=False):
+            if entry.name.startswith("."):
+                yield f"{entry.name} is a hidden folder; a run has none"
             for inner in _entries(Path(entry.path)):
                 yield from _strange(inner, f"{entry.name}/{inner.name}", OF_A_TASK)
         else:
@@ -55,7 +104,8 @@ def _strange(entry: os.DirEntry[str], name: str, known: frozenset[str] | set[str
         yield f"{name} is no plain file"
     elif entry.name.startswith("."):
         # Locks, which stay beside what they lock; nothing reads them.
-        return
+        if found.st_size:
+            yield f"{name} is hidden and has {found.st_size:,} bytes; only empty locks are hidden in a run"
     elif entry.name not in known:
         yield f"{name} is no file of a run"
     elif found.st_size > LARGEST[entry.name]:

@@ -1,7 +1,7 @@
 """The board as values: tables, rows and cells, fractions throughout; exports and the site only lay it out."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Column:
     protocol: str
     """Split, prompt and scorer; for the mean its formula."""
     n: int | None = None
+    """What its numbers are shares of: items, or where the metric is defined on them seeds or problems."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,10 +165,10 @@ def formula(labels: Sequence[str]) -> str:
 
 def _table(number: int, group: Comparable, guests: Sequence[Reported], data: Path | None) -> Table:
     tasks = [*SIX, *sorted(group.tasks.keys() - SIX.keys())]
-    columns = [_column(task, group.tasks.get(task)) for task in tasks]
-    mean = Column(key=MEAN, label="Mean", protocol=formula([one.label for one in columns if one.key in SIX]))
     chips = chips_of(group.runs)
     rows = [_row(run, tasks, chips[run.slug]) for run in group.runs]
+    columns = [_column(task, group.tasks.get(task), [row.cells[task].n for row in rows]) for task in tasks]
+    mean = Column(key=MEAN, label="Mean", protocol=formula([one.label for one in columns if one.key in SIX]))
     rows = _marked(rows, group, data)
     rows += [_guest(row, tuple(SIX), one) for one in guests for row in one.rows]
     title, protocol = _names(group)
@@ -250,7 +251,7 @@ def _names(group: Comparable) -> tuple[str, str]:
     return title, f"prompt {', '.join(prompts)} · scorer {', '.join(scorers)} · {drawn} · {judged}"
 
 
-def _column(task: str, protocol: TaskProtocol | None) -> Column:
+def _column(task: str, protocol: TaskProtocol | None, counted: Iterable[int | None]) -> Column:
     label = SIX.get(task, task)
     if protocol is None:
         return Column(key=task, label=label, protocol="not run")
@@ -258,7 +259,8 @@ def _column(task: str, protocol: TaskProtocol | None) -> Column:
         # The label would claim a version that was not asked alone.
         label = "MathVerse"
     limit = f" --limit {protocol.limit}" if protocol.limit is not None else ""
-    return Column(key=task, label=label, protocol=f"{protocol.split}{limit}", n=protocol.n_items)
+    n = max(filter(None, counted), default=None)
+    return Column(key=task, label=label, protocol=f"{protocol.split}{limit}", n=n)
 
 
 def _row(run: BoardRun, tasks: Sequence[str], chips: tuple[str, ...]) -> Row:

@@ -10,11 +10,12 @@ from ahabench.harness import registry
 from ahabench.harness.errors import AhabenchError, DatasetError, IncompleteRunError, UsageError
 from ahabench.harness.manifest import MANIFEST, Manifest, read_manifest
 from ahabench.harness.rescore import items_of
-from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, Key, read_responses
+from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, Key, parse_response, read_rows
 from ahabench.harness.score import MAX_SAMPLES, judge_responses, summarise
 from ahabench.harness.types import Response
+from ahabench.leaderboards.asked import Claims, check_asked
 from ahabench.leaderboards.runs import Reader, read_card, read_objects
-from ahabench.leaderboards.submitted import strange_files
+from ahabench.leaderboards.submitted import held, strange_files
 
 CLOSE = 1e-9
 SHOWN = 20
@@ -30,6 +31,8 @@ class Findings:
     run: str
     problems: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What its rows do not say, or cannot be held against here, and refuses no run."""
     tasks: dict[str, str] = field(default_factory=dict)
     """What was found of each task, in words."""
 
@@ -45,35 +48,25 @@ class Findings:
             "ok": self.ok,
             "problems": self.problems,
             "unchecked": self.unchecked,
+            "notes": self.notes,
             "tasks": self.tasks,
         }
 
 
 def validate(folder: Path, *, data: Path | None = None) -> list[Findings]:
-    """Return the findings on a run, or on each run of a folder of runs. Writes nothing there.
+    """Return the findings on a run, or on all that a folder of runs holds: what is no run is refused. Writes nothing.
 
     Args:
         folder: a run directory, or a folder of such.
         data: where the items are, as for `dataset.load`; the built-in suite needs none.
 
     Raises:
-        UsageError: the folder holds no run.
+        UsageError: there is no such folder, or it is empty.
     """
-    if (folder / MANIFEST).exists():
-        return [_validate(folder, data)]
-    runs = sorted(one for one in folder.iterdir() if _is_submission(one)) if folder.is_dir() else []
-    if not runs:
-        raise UsageError(f"{folder} is no run and holds none: no {MANIFEST} in it or in a folder of it")
-    return [_validate(run, data) if not run.is_symlink() else _linked(run) for run in runs]
-
-
-def _is_submission(path: Path) -> bool:
-    """Whether a folder of runs is to have a finding on this: also on what should be a run and is none."""
-    return not path.name.startswith(".") and (path.is_dir() or path.is_symlink())
-
-
-def _linked(run: Path) -> Findings:
-    return Findings(run=run.name, problems=[f"{run.name} is a link; a run is a folder of plain files"])
+    found = held(folder)
+    strange = [Findings(run=name, problems=_short([what])) for name, what in found.strangers.items()]
+    checked = [_validate(run, data) for run in found.runs]
+    return sorted([*strange, *checked], key=lambda one: one.run)
 
 
 def _validate(run: Path, data: Path | None) -> Findings:
@@ -94,12 +87,13 @@ def _validate(run: Path, data: Path | None) -> Findings:
         found.problems.append(f"{error.filename or run} cannot be read: {error.strerror}")
     found.problems = _short(found.problems)
     found.unchecked = _short(found.unchecked)
+    found.notes = _short(found.notes)
     return found
 
 
 def _check(found: Findings, run: Path, manifest: Manifest, task: str, data: Path | None) -> None:
     try:
-        problems = list(_task(run, manifest, task, data))
+        problems = list(_task(found, run, manifest, task, data))
         found.problems += problems
         found.tasks[task] = "differs" if problems else "scores again to what is claimed"
     except DatasetError as error:
@@ -159,8 +153,8 @@ def _absent(run: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{task}/{RESPONSES} is missing, so nothing can be scored again"
 
 
-def _task(run: Path, manifest: Manifest, task: str, data: Path | None) -> Iterator[str]:
-    """Yield how a benchmark's claimed verdicts and metrics differ from those that its responses give."""
+def _task(found: Findings, run: Path, manifest: Manifest, task: str, data: Path | None) -> Iterator[str]:
+    """Yield how what a benchmark's rows, verdicts and metrics claim differs from what they must be."""
     claimed = _object(run / task / METRICS)
     scorer, _, version = str(claimed.get("scorer")).partition("@")
     rules = registry.find_scorer(registry.find_task(task), scorer)
@@ -181,17 +175,20 @@ def _task(run: Path, manifest: Manifest, task: str, data: Path | None) -> Iterat
     prompt = record.prompt
     named = f"{prompt.style}@{prompt.version}" if prompt else "unknown"
     known = {f"{style}@{one.version}" for style, one in dataset.task.prompts.items()}
-    if named not in known:
+    if prompt is None or named not in known:
         yield f"{task}: asked in {named}; this ahabench has {', '.join(sorted(known))}"
         return
     samples = manifest.sampling.samples
-    responses = _responses(run / task / RESPONSES, len(dataset.items) * (samples or MAX_SAMPLES))
+    responses, claims = _responses(run / task / RESPONSES, len(dataset.items) * (samples or MAX_SAMPLES))
     scores = judge_responses(dataset, scorer, responses, n_samples=samples)
     if scores.missing:
         item_id, index = scores.missing[0]
         raise IncompleteRunError(
             f"{task}: {len(scores.missing):,} responses are missing, the first is item {item_id} sample {index}"
         )
+    asked = check_asked(dataset, dataset.task.prompts[prompt.style], manifest, claims)
+    found.notes += asked.notes
+    yield from asked.problems
     again, _ = summarise(scores, prompt=named)
     # Through JSON, as the claimed ones came.
     ours = {(row.item_id, row.sample_index): json.loads(json.dumps(row.as_row())) for row in scores.judged}
@@ -203,13 +200,16 @@ def _task(run: Path, manifest: Manifest, task: str, data: Path | None) -> Iterat
             yield f"{task}: {name} in {METRICS} is not what the responses give"
 
 
-def _responses(path: Path, most: int) -> list[Response]:
-    found = []
-    for response in read_responses(path):
+def _responses(path: Path, most: int) -> tuple[list[Response], Claims]:
+    found: list[Response] = []
+    claims = Claims()
+    for number, row in read_rows(path):
+        response = parse_response(row, path, number)
         found.append(response)
+        claims.note((response.item_id, response.sample_index), row, response.images_sha256)
         if len(found) > most:
             raise UsageError(f"{path} has more than the {most:,} responses that its items have")
-    return found
+    return found, claims
 
 
 def _turned(

@@ -3,6 +3,8 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,24 @@ import pytest
 from ahabench.harness import registry
 from ahabench.harness.dataset import load
 from ahabench.harness.manifest import EngineRecord, Manifest, ModelRecord, PromptRecord, SamplingRecord, TaskRecord
+from ahabench.harness.prompts import digest
 from ahabench.harness.rescore import score_run
-from ahabench.harness.runlog import write_manifest, write_responses
-from ahabench.harness.types import Response
+from ahabench.harness.runlog import write_manifest
+from ahabench.harness.seen import read_digest
 
 MakeRun = Callable[..., Path]
 SIX = ("mathvista", "mathvision", "mathverse", "dynamath", "wemath", "logicvista")
+
+
+@cache
+def asked(task: str, style: str) -> list[tuple[str, str | None]]:
+    """Return the digests of the prompt, asked without a system prompt, and of the images of each item."""
+    prompt = registry.find_prompt(registry.find_task(task), style)
+    items = load(registry.find_task(task), registry.MINI).items
+    return [
+        (digest(replace(prompt.render(item), system=None), len(item.images)), read_digest(item.images))
+        for item in items
+    ]
 
 
 @pytest.fixture
@@ -53,18 +67,26 @@ def maker(folder: Path) -> MakeRun:
         records = {}
         for task in tasks:
             dataset = load(registry.find_task(task), registry.MINI)
-            responses = [
-                Response(
-                    item_id=item.id,
-                    text=f"<answer>{item.gold}</answer>" if right(number) else text,
-                    finish_reason=finish,
-                    completion_tokens=5,
+            lines = [
+                {
+                    "item_id": item.id,
+                    "sample_index": 0,
+                    "prompt_sha256": prompt_sha256,
+                    "response": f"<answer>{item.gold}</answer>" if right(number) else text,
+                    "finish_reason": finish,
+                    "completion_tokens": 5,
+                    "images_sha256": images_sha256,
+                }
+                for number, (item, (prompt_sha256, images_sha256)) in enumerate(
+                    zip(dataset.items, asked(task, style), strict=True)
                 )
-                for number, item in enumerate(dataset.items)
             ]
-            write_responses(run / task / "responses.jsonl", responses)
+            path = run / task / "responses.jsonl"
+            path.parent.mkdir(parents=True)
+            path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
             records[task] = TaskRecord(
                 split=registry.MINI,
+                source=dataset.source,
                 data_digest=dataset.digest,
                 n_items=len(dataset.items),
                 prompt=PromptRecord(style=style, version=style_version),

@@ -78,6 +78,27 @@ def test_a_place_without_runs_is_refused(tmp_path: Path) -> None:
         collect([tmp_path])
 
 
+def test_a_folder_of_runs_gives_no_run_that_is_hidden_or_a_link(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(".evil", bool)
+    make_run("elsewhere", bool).rename(tmp_path / "elsewhere")
+    folder = make_run("a", bool).parent
+    (folder / "b").symlink_to(tmp_path / "elsewhere")
+    assert [run.slug for run in collect([folder])] == ["a"]
+    assert capsys.readouterr().err == (
+        f"{folder}: left out: .evil is hidden; a run is a folder that everybody sees\n"
+        f"{folder}: left out: b is a link; a run is a folder of plain files\n"
+    )
+
+
+def test_a_run_that_is_a_link_is_taken_by_its_name(make_run: MakeRun, tmp_path: Path) -> None:
+    (tmp_path / "b").symlink_to(make_run("a", bool))
+    assert [run.slug for run in collect([tmp_path / "b"])] == ["a"]
+    with pytest.raises(UsageError, match="holds none; b is a link"):
+        collect([tmp_path])
+
+
 def test_a_number_that_is_not_finite_is_refused(make_run: MakeRun) -> None:
     run = make_run("a", bool)
     path = run / "mathvista" / "metrics.json"

@@ -2,7 +2,10 @@
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 MakeRun = Callable[..., Path]
 ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / "docs" / "board" / "github-actions.yml"
+WORKFLOWS = [WORKFLOW, *sorted((ROOT / "docs" / "gate").glob("*.yml"))]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,12 @@ def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def at(workflow: str) -> str:
+    """Return where a workflow of GitHub or GitLab has ahabench from."""
+    found = yaml.safe_load(workflow)
+    return str((found.get("env") or found["variables"])["AHABENCH"])
+
+
 def test_an_honest_submission_passes_and_becomes_a_site(workflow: dict[Any, Any], repository: Path) -> None:
     done = run(step(workflow, "validate", "Validate"), repository)
     assert (done.returncode, done.stdout) == (0, "a: ok\n"), done.stderr
@@ -58,6 +69,37 @@ def test_a_turned_verdict_fails_the_job(workflow: dict[Any, Any], repository: Pa
     path = repository / "runs" / "a" / "mathvista" / "verdicts.jsonl"
     path.write_text(path.read_text().replace('"no_answer"', '"correct"'))
     assert run(step(workflow, "validate", "Validate"), repository).returncode == 2
+
+
+def test_a_hidden_run_fails_the_job_and_is_not_on_the_site(workflow: dict[Any, Any], repository: Path) -> None:
+    shutil.copytree(repository / "runs" / "a", repository / "runs" / ".evil")
+    (repository / "runs" / ".evil" / "model.toml").write_text('name = "Cheat-7B"\n')
+    assert run(step(workflow, "validate", "Validate"), repository).returncode == 2
+    assert run(step(workflow, "site", "Build"), repository).returncode == 0
+    assert "Cheat" not in (repository / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_ahabench_is_installed_from_a_pinned_commit_and_never_by_a_name_that_anybody_may_take(path: Path) -> None:
+    text = path.read_text()
+    installs = re.findall(r"pip install (.+)", text)
+    assert len(installs) >= 2
+    for wanted in installs:
+        (requirement,) = shlex.split(wanted.replace("$AHABENCH", at(text)))
+        parsed = Requirement(requirement)
+        assert parsed.name == "ahabench"
+        # RFC 2606: nobody can ever own a name that ends so.
+        assert re.fullmatch(r"git\+https://[\w-]+\.invalid/ahabench@[0-9a-f]{40}", parsed.url or "")
+    assert text.startswith("# Fill in AHABENCH below")
+
+
+def test_a_filled_in_address_is_what_pip_is_told(workflow: dict[Any, Any], tmp_path: Path) -> None:
+    # pip itself reads the line, and would fetch this folder, which is no project.
+    (line,) = (one["run"] for one in workflow["jobs"]["site"]["steps"] if "pip install" in one.get("run", ""))
+    script = f"{line.replace('python', shlex.quote(sys.executable), 1)} --no-deps --dry-run --no-index"
+    done = run(f"export AHABENCH=file://{shlex.quote(str(tmp_path))}\n{script}", tmp_path)
+    assert done.returncode == 1
+    assert f"{tmp_path} does not appear to be a Python project" in done.stderr
 
 
 def test_a_submission_meets_no_secret_and_no_right_to_write(workflow: dict[Any, Any]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ahabench.leaderboards import submitted
-from ahabench.leaderboards.submitted import strange_files
+from ahabench.leaderboards.submitted import held, strange_files
 
 
 @pytest.fixture
@@ -32,6 +32,41 @@ def test_a_folder_that_is_a_link_is_not_entered(run: Path, tmp_path: Path) -> No
     (tmp_path / "secret" / "key").touch()
     (run / "wemath").symlink_to(tmp_path / "secret")
     assert list(strange_files(run)) == ["wemath is a link; a run holds plain files"]
+
+
+def test_a_hidden_file_that_is_no_empty_lock_is_found(run: Path) -> None:
+    (run / ".run.json.lock").write_text("{}")
+    assert list(strange_files(run)) == [
+        ".run.json.lock is hidden and has 2 bytes; only empty locks are hidden in a run"
+    ]
+
+
+def test_a_hidden_folder_is_found(run: Path) -> None:
+    (run / ".mathvista").mkdir()
+    assert list(strange_files(run)) == [".mathvista is a hidden folder; a run has none"]
+
+
+def test_what_a_folder_of_runs_holds(run: Path, tmp_path: Path) -> None:
+    (tmp_path / ".evil").mkdir()
+    (tmp_path / ".evil" / "run.json").touch()
+    (tmp_path / "linked").symlink_to(run)
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "run.json").symlink_to(run / "run.json")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.md").touch()
+    found = held(tmp_path)
+    assert found.runs == [run]
+    assert found.strangers == {
+        ".evil": ".evil is hidden; a run is a folder that everybody sees",
+        "empty": "empty is no run: it has no run.json",
+        "half": "half/run.json is a link; a run holds plain files",
+        "linked": "linked is a link; a run is a folder of plain files",
+        "notes.md": "notes.md is no folder; a folder of runs holds nothing but runs",
+    }
+
+
+def test_a_place_with_a_manifest_is_one_run(run: Path) -> None:
+    assert held(run) == ([run], {})
 
 
 def test_a_hidden_link_is_found(run: Path) -> None:

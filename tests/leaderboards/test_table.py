@@ -31,6 +31,13 @@ def test_the_mean_is_that_of_the_six(make_run: MakeRun) -> None:
     assert cell(made, "a", MEAN).value == pytest.approx(math.fsum(value or 0.0 for value in values) / 6)
 
 
+def test_the_head_of_a_column_counts_what_its_numbers_are_shares_of(make_run: MakeRun) -> None:
+    made = board(make_run("a", bool, tasks=tuple(SIX)[:5]))
+    counted = {column.key: column.n for column in made.tables[0].columns}
+    # 120 items each; DynaMath's are ten variants of twelve seeds, of which the worst case is a share.
+    assert (counted["mathvista"], counted["dynamath"], counted["logicvista"]) == (120, 12, None)
+
+
 def test_a_benchmark_that_was_not_run_is_no_zero_and_leaves_no_mean(make_run: MakeRun) -> None:
     made = board(make_run("a", bool, tasks=tuple(SIX)[:5]))
     assert (cell(made, "a", "logicvista").value, cell(made, "a", "logicvista").gap) == (None, "not run")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ahabench.harness.errors import UsageError
+from ahabench.leaderboards.collect import collect
 from ahabench.leaderboards.validate import validate
 
 MakeRun = Callable[..., Path]
@@ -38,6 +39,7 @@ def test_an_honest_run_is_taken(run: Path) -> None:
         "ok": True,
         "problems": [],
         "unchecked": [],
+        "notes": [],
         "tasks": {"mathvista": "scores again to what is claimed"},
     }
 
@@ -134,10 +136,19 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
 def test_a_folder_of_runs_may_hold_nothing_else(run: Path, tmp_path: Path) -> None:
     (run.parent / "b").mkdir()
     (run.parent / "c").symlink_to(tmp_path)
+    (run.parent / "README.md").touch()
     found = {one.run: one.problems for one in validate(run.parent)}
     assert found["a"] == []
     assert "has no run.json" in found["b"][0]
     assert found["c"] == ["c is a link; a run is a folder of plain files"]
+    assert found["README.md"] == ["README.md is no folder; a folder of runs holds nothing but runs"]
+
+
+def test_a_hidden_run_is_refused_and_not_built(run: Path, make_run: MakeRun) -> None:
+    make_run(".evil", bool)
+    found = {one.run: one.problems for one in validate(run.parent)}
+    assert found == {"a": [], ".evil": [".evil is hidden; a run is a folder that everybody sees"]}
+    assert [one.slug for one in collect([run.parent])] == ["a"]
 
 
 def rewrite(path: Path, number: int, **changes: object) -> None:
