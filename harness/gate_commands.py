@@ -31,8 +31,12 @@ def compare(
     allow: Annotated[
         list[str] | None, typer.Option(metavar="FIELD", help="Accept that the runs differ in this; repeatable.")
     ] = None,
-    allow_missing: Annotated[bool, typer.Option(help="Compare the items that both sides answered in full.")] = False,
-    fail_on_drop: Annotated[bool, typer.Option(help="Also fail on a significant drop within the margin.")] = False,
+    allow_missing: Annotated[
+        bool | None, typer.Option(help="Compare the items that both sides answered in full. Default: no.")
+    ] = None,
+    fail_on_drop: Annotated[
+        bool | None, typer.Option(help="Also fail on a significant drop within the margin. Default: no.")
+    ] = None,
     scorer: Annotated[
         str | None, typer.Option(help="Score both sides with it, in memory; default: the one they were scored with.")
     ] = None,
@@ -61,8 +65,8 @@ def compare(
             "alpha": alpha,
             "metrics": metric,
             "allow": [*demands.allow, *allow] if allow else None,
-            "allow_missing": allow_missing or None,
-            "on_significant_drop": "fail" if fail_on_drop else None,
+            "allow_missing": allow_missing,
+            "on_significant_drop": None if fail_on_drop is None else "fail" if fail_on_drop else "pass",
         }
     )
     found = run_comparison(

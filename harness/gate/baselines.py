@@ -112,7 +112,7 @@ def verify_baseline(name: str, folder: Path) -> Kept:
     Raises:
         UsageError: there is no such baseline, or its `baseline.json` is damaged.
     """
-    known = [baseline.name for baseline in list_baselines(folder)]
+    known = sorted(path.parent.name for path in folder.glob(f"*/{BASELINE}"))
     if name not in known:
         raise unknown_name(f"baseline in {folder}", name, known)
     baseline = _read(folder / name)
@@ -121,6 +121,18 @@ def verify_baseline(name: str, folder: Path) -> Kept:
     faults += [f"{path} was changed" for path, sha in baseline.files.items() if now.get(path, sha) != sha]
     faults += [f"{path} was added" for path in now if path not in baseline.files]
     return Kept(baseline, tuple(faults))
+
+
+def check_baseline(name: str, folder: Path) -> Baseline:
+    """Return a baseline that is as it was made.
+
+    Raises:
+        UsageError: it is not, or as `verify_baseline`.
+    """
+    found = verify_baseline(name, folder)
+    if found.faults:
+        raise UsageError(f"the baseline {name!r} is not as it was made: {'; '.join(found.faults)}")
+    return found.baseline
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

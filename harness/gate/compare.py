@@ -7,6 +7,7 @@ must pass is an intersection-union test and needs no correction for their number
 """
 
 import gc
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,14 @@ from ahabench.harness.errors import unknown_name
 from ahabench.harness.gate import flips
 from ahabench.harness.gate.comparison import Comparison, MetricRow, Outcome, Shift, TaskComparison
 from ahabench.harness.gate.guards import allow
-from ahabench.harness.gate.paired import Difference, holm, mcnemar, mcnemar_worse, paired_difference
+from ahabench.harness.gate.paired import (
+    Difference,
+    clusters_to_decide,
+    holm,
+    mcnemar,
+    mcnemar_worse,
+    paired_difference,
+)
 from ahabench.harness.gate.pairing import (
     Pair,
     check,
@@ -25,13 +33,14 @@ from ahabench.harness.gate.pairing import (
     common_tasks,
     missing_phrases,
     notes_on,
+    notes_on_policy,
     pair_up,
     row_guards,
 )
 from ahabench.harness.gate.policy import Policy
-from ahabench.harness.gate.power import items_to_decide
+from ahabench.harness.gate.power import MOST
 from ahabench.harness.gate.sides import Run, Scored
-from ahabench.harness.gate.totals import Sums, totals_of
+from ahabench.harness.gate.totals import JACKKNIFE_GROUPS, Sums, totals_of
 from ahabench.harness.metrics import sampled_metrics
 from ahabench.harness.types import Item, Metric, Result
 
@@ -62,7 +71,7 @@ def compare(
         examples: flips of each kind and benchmark whose responses are read; all if `None`.
 
     Raises:
-        UsageError: a name is unknown, a file is damaged, or the policy has no margin for a benchmark.
+        UsageError: a name is unknown, the policy's too; a file is damaged; or the policy has no margin for a benchmark.
         IncomparableRunsError: the items are not at hand, or verdicts need a judge that is not.
     """
     with _no_collection():
@@ -80,6 +89,7 @@ def _compare(
     examples: int | None,
 ) -> Comparison:
     names = common_tasks(a, b, tasks)
+    on_policy = notes_on_policy(policy, names)
     guards, scorers = check(a, b, names, tasks, policy, scorer)
     notes = notes_on(a, b, guards)
     empty = Comparison(
@@ -93,6 +103,7 @@ def _compare(
     )
     if empty.mismatches:
         return empty
+    empty = replace(empty, notes=(*notes, *on_policy))
     pairs = [pair_up(name, a, b, scorers[name], data) for name in names]
     guards += allow(
         [guard for pair in pairs for guard in row_guards(pair)], policy.allow, extra=[guard.field for guard in guards]
@@ -181,12 +192,11 @@ def _row(pair: Pair, metric: str, sums: Sums | None, flipped: Mapping[str, str],
         p_holm=None,
         test="exact McNemar" if matched else "clustered t",
         n=sums.n if sums else 0,
+        unit="clusters" if sums and sums.counts_clusters else "items",
         clusters=sums.clusters if sums else 0,
         fixed=fixed,
         broken=broken,
-        n_needed=_n_needed(found, sums.n, margin, policy)
-        if found and sums and verdict is Outcome.INCONCLUSIVE
-        else None,
+        n_needed=_n_needed(sums, margin, policy) if found and sums and verdict is Outcome.INCONCLUSIVE else None,
         interval="" if not found or not sums else found.method if sums.additive else "jackknife over clusters",
         samples=pair.a[0].scores.n_samples,
     )
@@ -210,9 +220,18 @@ def _is_matched(pair: Pair, sums: Sums) -> bool:
     )
 
 
-def _n_needed(found: Difference, n: int, margin: float, policy: Policy) -> int | None:
-    fixed = found.stderr_runs**2
-    return items_to_decide(n, found.value + margin, found.stderr**2 - fixed, fixed, alpha=policy.alpha)
+def _n_needed(sums: Sums, margin: float, policy: Policy) -> int | None:
+    """Return the n at which the bounds that decide would clear the margin; at most `MOST`."""
+    needed = clusters_to_decide(
+        sums.a,
+        sums.b,
+        margin=margin,
+        alpha=policy.alpha,
+        bootstrap=sums.on_clusters,
+        swing=sums.swing,
+        groups=None if sums.additive else JACKKNIFE_GROUPS,
+    )
+    return needed and min(MOST, math.ceil(sums.n * needed / sums.a.clusters))
 
 
 def _row_notes(

@@ -108,6 +108,8 @@ class MetricRow:
     """"exact McNemar" where each cluster is one item with one response a side, else "clustered t"."""
     n: int
     """Items, or clusters where the metric counts those."""
+    unit: str
+    """What `n` counts: "items" or "clusters"."""
     clusters: int
     fixed: int
     """Items, whatever the metric counts."""
@@ -152,6 +154,7 @@ class MetricRow:
             "test": self.test,
             "interval": self.interval,
             "samples": self.samples,
+            "unit": self.unit,
             "notes": list(self.notes),
         }
 

@@ -71,10 +71,12 @@ def guards_of(a: Manifest, b: Manifest, tasks: Sequence[str]) -> list[Guard]:
     return found
 
 
-def missing_tasks(a: Manifest, b: Manifest) -> Guard:
-    """Return the guard that the candidate has every benchmark of the baseline; more do no harm."""
-    both = sorted(a.tasks.keys() & b.tasks.keys())
-    return Guard(guard="tasks", field="tasks", task=None, a=sorted(a.tasks), b=both)
+def missing_tasks(a: Manifest, b: Manifest, tasks: Sequence[str] | None) -> Guard:
+    """Return the guard that the candidate has every benchmark of the baseline, or each side those that were named."""
+    # More do no harm, where none was named.
+    first = a.tasks.keys() if tasks is None else a.tasks.keys() & set(tasks)
+    second = b.tasks.keys() & (first if tasks is None else set(tasks))
+    return Guard(guard="tasks", field="tasks", task=None, a=sorted(first), b=sorted(second))
 
 
 def allow(guards: Sequence[Guard], names: Sequence[str], *, extra: Sequence[str] = ()) -> list[Guard]:

@@ -14,9 +14,11 @@ carried over to clusters; without it two runs that agree on everything would hav
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+from ahabench.harness.gate.power import MOST, POWER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,13 +94,10 @@ def paired_difference(
     if a.clusters < 2 or not all(side.denominators.sum(axis=1).all() for side in (a, b)):
         return None
     plain = _Weighted(a, b, np.ones(a.clusters))
-    more = _adjusted(a, b, swing)
     spreads = _run_variances(a, b)
     runs = sum(spread.variance for spread in spreads)
-    draws = _bootstrap(more, seed) if bootstrap else None
-    items = more.variance() if draws is None else float(np.var(draws))
-    degrees = _degrees([_Spread(items, a.clusters - 1), *spreads])
-    bounds = _bounds(more.difference(), math.sqrt(items + runs), degrees, alpha, None if spreads else draws)
+    rule = _Rule(alpha=alpha, bootstrap=bootstrap, swing=swing, seed=seed)
+    bounds = rule.bounds(a, b, spreads)
     scores = plain.scores()
     return Difference(
         a=float(scores[0].mean()),
@@ -112,8 +111,77 @@ def paired_difference(
         p=bounds.p,
         p_worse=bounds.p_worse,
         clusters=a.clusters,
-        method="clustered t" if draws is None or spreads else "cluster bootstrap",
+        method="cluster bootstrap" if bootstrap and not spreads else "clustered t",
     )
+
+
+def clusters_to_decide(
+    a: Totals,
+    b: Totals,
+    *,
+    margin: float,
+    alpha: float = 0.05,
+    bootstrap: bool = False,
+    swing: float = 1.0,
+    groups: int | None = None,
+    power: float = POWER,
+    seed: int = 0,
+) -> int | None:
+    """Return how many clusters like those at hand would decide, if what was seen of them is true.
+
+    At that number the bounds of `paired_difference` clear -margin, on one side or the other, by as much as the
+    difference moves by chance: so they do with the given power, and one cluster fewer is too few.
+
+    Args:
+        a: the baseline, of which the clusters at hand do not decide.
+        b: the candidate.
+        margin: a fraction.
+        alpha: as for `paired_difference`.
+        bootstrap: likewise.
+        swing: likewise.
+        groups: where the clusters are groups of a jackknife, how many these can become at most.
+        power: in [0.5, 1).
+        seed: of the bootstrap.
+
+    Returns:
+        `None` where no number would, because the spread between runs alone is too large; `MOST` for that or any more.
+    """
+    import numpy as np
+    from scipy.special import ndtri
+
+    spreads = _run_variances(a, b)
+    runs = sum(spread.variance for spread in spreads)
+    rule = _Rule(alpha=alpha, bootstrap=bootstrap, swing=swing, seed=seed, groups=groups)
+
+    def clears(bounds: _Bounds, variance: float) -> bool:
+        room = float(ndtri(power)) * math.sqrt(variance)
+        return bounds.lower - room > -margin or bounds.upper + room < -margin
+
+    def decide(clusters: int) -> bool:
+        times = clusters / a.clusters
+        seen = _Weighted(a, b, np.full(a.clusters, times))
+        return clears(rule.bounds(a, b, spreads, times), seen.variance() + runs)
+
+    needed = _first(decide, a.clusters)
+    if needed is None and runs:
+        # What is left once there is no end of clusters.
+        seen = _Weighted(a, b, np.ones(a.clusters)).difference()
+        rest = _bounds(seen, math.sqrt(runs), _degrees(spreads), alpha, None)
+        return MOST if clears(rest, runs) else None
+    return needed or MOST
+
+
+def _first(holds: Callable[[int], bool], start: int) -> int | None:
+    """Return the first number, from `start` on, from which on something holds; `None` where not even at `MOST`."""
+    low = high = start
+    while not holds(high):
+        if high >= MOST:
+            return None
+        low, high = high, min(MOST, 2 * high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
 
 
 def mcnemar(fixed: int, broken: int) -> float:
@@ -146,7 +214,7 @@ class _Spread(NamedTuple):
     """A part of the variance of the difference, and its degrees of freedom."""
 
     variance: float
-    degrees: int
+    degrees: float
 
 
 class _Bounds(NamedTuple):
@@ -156,6 +224,27 @@ class _Bounds(NamedTuple):
     upper: float
     p: float
     p_worse: float
+
+
+class _Rule(NamedTuple):
+    """How bounds are made, whatever the number of clusters."""
+
+    alpha: float
+    bootstrap: bool
+    swing: float
+    seed: int
+    groups: int | None = None
+
+    def bounds(self, a: Totals, b: Totals, spreads: Sequence[_Spread], times: float = 1.0) -> _Bounds:
+        """Return them as they are with so many times the clusters, in the proportions of those at hand."""
+        import numpy as np
+
+        more = _adjusted(a, b, self.swing, times)
+        draws = _bootstrap(more, self.seed) if self.bootstrap else None
+        items = more.variance() if draws is None else float(np.var(draws))
+        runs = sum(spread.variance for spread in spreads)
+        degrees = _degrees([_Spread(items, min(times * a.clusters, self.groups or math.inf) - 1), *spreads])
+        return _bounds(more.difference(), math.sqrt(items + runs), degrees, self.alpha, None if spreads else draws)
 
 
 class _Weighted(NamedTuple):
@@ -192,11 +281,11 @@ def _shares(side: Totals, scores: "Floats", weights: "Floats") -> "Floats":
     return shares
 
 
-def _adjusted(a: Totals, b: Totals, swing: float) -> _Weighted:
-    """Return the sides with half a cluster where only B is right, half where only A is, and one where both agree."""
+def _adjusted(a: Totals, b: Totals, swing: float, times: float) -> _Weighted:
+    """Return the sides, so many times, with half a cluster where only B is right, half where only A is, one of both."""
     import numpy as np
 
-    weights = np.ones(a.clusters)
+    weights = np.full(a.clusters, times)
     if swing == 0:
         return _Weighted(a, b, weights)
 

@@ -1,5 +1,6 @@
 """Put two sides of runs beside each other: what may be compared, by which scorer, and on which items."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from ahabench.harness import registry
 from ahabench.harness.dataset import Dataset
 from ahabench.harness.errors import UsageError, unknown_name
 from ahabench.harness.gate.guards import Guard, allow, circumstances, guards_of, missing_tasks
-from ahabench.harness.gate.policy import Policy
+from ahabench.harness.gate.policy import ANY, Policy
 from ahabench.harness.gate.sides import Run, Scored, score_side, scorers_of
 from ahabench.harness.rescore import items_of
 from ahabench.harness.types import Item
@@ -17,6 +18,8 @@ from ahabench.harness.types import Item
 DEFAULT_SCORER = "robust"
 ROW_GUARDS = ("prompt_sha256", "images_sha256")
 """What each response says of what was asked: prompts to the letter, images to the byte."""
+SAMPLED = re.compile(r"(avg|pass|maj)@[1-9][0-9]*")
+"""Metrics that any benchmark has where a run has several responses to an item."""
 
 
 class Pair(NamedTuple):
@@ -54,10 +57,8 @@ def check(
     first, *others = (*a, *b)
     found: dict[tuple[str, str | None], Guard] = {}
     for other in others:
-        guards = guards_of(first.manifest, other.manifest, names)
-        if tasks is None or not names:
-            guards.insert(0, missing_tasks(first.manifest, other.manifest))
-        for guard in guards:
+        missing = missing_tasks(first.manifest, other.manifest, tasks)
+        for guard in (missing, *guards_of(first.manifest, other.manifest, names)):
             place = (guard.field, guard.task)
             if place not in found or found[place].same:
                 found[place] = guard
@@ -95,6 +96,38 @@ def notes_on(a: Sequence[Run], b: Sequence[Run], guards: Sequence[Guard]) -> lis
     elif 1 in (len(a), len(b)):
         notes.append("a side with one run is taken to spread between runs as the other does")
     return notes + circumstances(a[0].manifest, b[0].manifest)
+
+
+def notes_on_policy(policy: Policy, names: Sequence[str]) -> list[str]:
+    """Return what a policy names and a comparison of these benchmarks does not have: it may serve other runs too.
+
+    Raises:
+        UsageError: a margin or a metric is for a benchmark that is not installed, or for a metric that it has not.
+    """
+    compared = {f"{name}:{registry.find_task(name).headline}" for name in names} | set(policy.metrics)
+    for text in policy.metrics:
+        if ":" not in text:
+            raise UsageError(f"the metric {text!r} names no benchmark, wanted TASK:METRIC")
+    given = [text for text in (*policy.margin, *policy.metrics) if text != ANY]
+    for text in given:
+        _check_name(text, names)
+    notes = []
+    if absent := dict.fromkeys(text.partition(":")[0] for text in given if text.partition(":")[0] not in names):
+        notes.append(f"the policy names benchmarks that are not compared here: {', '.join(absent)}")
+    unused = [text for text in policy.margin if text.partition(":")[0] in names and ":" in text]
+    if unused := [text for text in unused if text not in compared]:
+        notes.append(f"margins of metrics that are not compared; add them to the metrics: {', '.join(unused)}")
+    return notes
+
+
+def _check_name(text: str, names: Sequence[str]) -> None:
+    """Refuse a "TASK" or "TASK:METRIC" that no run could have."""
+    task, colon, metric = text.partition(":")
+    if task not in names and task not in registry.tasks():
+        raise unknown_name("benchmark of a margin or metric", task, list(registry.tasks()))
+    known = list(registry.find_task(task).metrics)
+    if colon and metric not in known and not SAMPLED.fullmatch(metric):
+        raise unknown_name(f"metric of {task}", metric, known)
 
 
 def pair_up(name: str, a: Sequence[Run], b: Sequence[Run], scorers: tuple[str, str], data: Path | None) -> Pair:

@@ -37,6 +37,8 @@ class Design:
     metric: str
     n: int
     """Items, or clusters where the headline counts those."""
+    unit: str
+    """What `n` counts: "items" or "clusters"."""
     sizes: tuple[int, ...]
     """Units of each cluster."""
     correlation: float
@@ -58,6 +60,8 @@ class PlanRow:
     name: str
     metric: str
     n: int
+    unit: str
+    """Of `n`, `n_to_show` and `n_to_pass`."""
     clusters: int
     correlation: float
     design_effect: float
@@ -85,6 +89,7 @@ def design_of(dataset: Dataset, *, correlation: float, discordances: Sequence[fl
         name=dataset.protocol,
         metric=dataset.task.headline,
         n=n,
+        unit="clusters" if n < len(results) else "items",
         sizes=sizes,
         correlation=correlation,
         discordances=tuple(discordances),
@@ -100,6 +105,7 @@ def design_of_items(items: int, clusters: int, *, correlation: float, discordanc
         name="items",
         metric="accuracy",
         n=items,
+        unit="items",
         sizes=(small + 1,) * larger + (small,) * (clusters - larger),
         correlation=correlation,
         discordances=tuple(discordances),
@@ -133,6 +139,7 @@ def measured_designs(a: Sequence[Run], b: Sequence[Run], policy: Policy, data: P
                 name=pair.dataset.protocol,
                 metric=pair.dataset.task.headline,
                 n=n,
+                unit="clusters" if n < len(items) else "items",
                 sizes=sizes,
                 correlation=correlation_within(differences, clusters) or 0.0,
                 discordances=(sum(value**2 for value in differences) / len(differences),),
@@ -165,6 +172,7 @@ def _row(design: Design, discordance: float, margin: float, alpha: float, power:
         name=design.name,
         metric=design.metric,
         n=design.n,
+        unit=design.unit,
         clusters=len(design.sizes),
         correlation=design.correlation,
         design_effect=effect,

@@ -27,18 +27,19 @@ def print_plan(rows: Sequence[PlanRow], *, margin: float, alpha: float, power: f
         by_name.setdefault(row.name, []).append(row)
     titles = [f"d {100 * value:g} %" for value in discordances] or ["at its d"]
     console.print(Text("Smallest difference that a comparison shows, in points", style="bold"))
-    table = _table(["n", "clusters", "design effect"], titles)
+    table = _table(["n", "clusters", "design\neffect"], titles)
     for name, some in by_name.items():
         first = some[0]
         values = [_points(row.smallest_difference) for row in some]
-        table.add_row(_name(name, first), f"{first.n:,}", f"{first.clusters:,}", f"{first.design_effect:.2f}", *values)
+        n = f"{first.n:,} {first.unit}"
+        table.add_row(_name(name, first), n, f"{first.clusters:,}", f"{first.design_effect:.2f}", *values)
     console.print(table)
     console.print()
     for what, name in (("to show", "n_to_show"), ("to pass", "n_to_pass")):
-        console.print(Text(f"Items that a margin of {100 * margin:g} points takes {what}", style="bold"))
-        table = _table([], titles)
+        console.print(Text(f"What a margin of {100 * margin:g} points takes {what}", style="bold"))
+        table = _table(["counted in"], titles)
         for protocol, some in by_name.items():
-            table.add_row(_name(protocol, some[0]), *(_count(getattr(row, name)) for row in some))
+            table.add_row(_name(protocol, some[0]), some[0].unit, *(_count(getattr(row, name)) for row in some))
         console.print(table)
         console.print()
     for row in rows:
@@ -51,7 +52,7 @@ def print_plan(rows: Sequence[PlanRow], *, margin: float, alpha: float, power: f
             )
     console.print(
         Text(
-            "  d: discordance, the share of items that one side alone answers right.\n"
+            "  d: discordance, the share of what n counts that one side alone gets right.\n"
             f"  Show: two-sided 5 %. Pass: one-sided {100 * alpha:g} %, where nothing changed. Power {100 * power:g} %."
         )
     )

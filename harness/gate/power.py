@@ -93,28 +93,6 @@ def items_to_pass(
     return math.ceil(root**2 * (discordance - difference**2) / (difference + margin) ** 2 * effect)
 
 
-def items_to_decide(
-    n: int, gap: float, variance: float, fixed_variance: float = 0.0, *, alpha: float = 0.05, power: float = POWER
-) -> int | None:
-    """Return how many items like the n at hand would decide, if the true difference is the one that was seen.
-
-    Args:
-        n: items, or clusters where the metric counts those.
-        gap: the difference plus the margin: how far from the edge it is.
-        variance: of the difference, the part that more items make smaller.
-        fixed_variance: the part of the runs, that they do not.
-        alpha: one-sided.
-        power: in (0.5, 1).
-
-    Returns:
-        `None` where no number of items would, because the spread between runs alone is too large; `MOST` for any more.
-    """
-    room = (gap / (_z(1 - alpha) + _z(power))) ** 2 - fixed_variance
-    if room <= 0:
-        return None if fixed_variance > 0 else MOST
-    return min(MOST, max(n + 1, math.ceil(n * variance / room)))
-
-
 def design_effect(sizes: Sequence[int], correlation: float) -> float:
     """Return 1 + (m - 1) * correlation, with m the mean size of the cluster in which an item stands.
 

@@ -72,12 +72,12 @@ def sentence(row: MetricRow) -> str:
 
 def basis(row: MetricRow) -> str:
     """Return what a row rests on: sizes, flips, p-value and what would decide."""
-    size = f"n {row.n:,}" if row.clusters == row.n else f"n {row.n:,} in {row.clusters:,} clusters"
-    parts = [size, f"{row.fixed:,} fixed, {row.broken:,} broken"]
+    inside = "" if row.clusters == row.n else f" in {row.clusters:,} clusters"
+    parts = [f"n {row.n:,} {row.unit}{inside}", f"{row.fixed:,} items fixed, {row.broken:,} items broken"]
     if row.p is not None:
         parts.append(f"p {_p(row.p)} ({row.test})")
     if row.n_needed is not None:
-        parts.append(f"needs n {'over ' if row.n_needed >= MOST else ''}{row.n_needed:,}")
+        parts.append(f"needs {'over ' if row.n_needed >= MOST else ''}{row.n_needed:,} {row.unit}")
     return ", ".join(parts)
 
 
@@ -234,7 +234,10 @@ def _markdown(found: Comparison) -> Iterator[str]:
     if found.missing:
         yield f"- {_plain(_COMPLETE)}"
     if found.rows:
-        yield "| benchmark | A % | B % | B − A | 95 % interval | margin | verdict | n | fixed | broken | n needed |"
+        yield (
+            "| benchmark | A % | B % | B − A | 95 % interval | margin | verdict | n | n needed "
+            "| items fixed | items broken |"
+        )
         yield "|---|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|"
         yield from map(_markdown_row, found.rows)
         yield ""
@@ -252,7 +255,7 @@ def _markdown_row(row: MetricRow) -> str:
     if found is not None:
         values = [percent(found.a), percent(found.b), _points(found.value), _interval(found.ci95)]
     needed = "" if row.n_needed is None else f"{row.n_needed:,}"
-    counts = [f"{row.n:,}", f"{row.fixed:,}", f"{row.broken:,}", needed]
+    counts = [f"{row.n:,} {row.unit}", needed, f"{row.fixed:,}", f"{row.broken:,}"]
     cells = [_plain(f"{row.task} {row.metric}"), *values, f"{100 * row.margin:g}", f"**{row.verdict}**", *counts]
     return f"| {' | '.join(cells)} |"
 

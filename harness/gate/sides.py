@@ -53,12 +53,17 @@ def open_side(text: str, *, baselines: Path) -> list[Run]:
         baselines: where baselines are kept.
 
     Raises:
-        UsageError: there is no run, or it is one shard of a run.
+        UsageError: there is no run, it is one shard of a run, or a baseline is not as it was made.
     """
+    from ahabench.harness.gate.baselines import check_baseline  # which keeps what this module opens
+
     runs: list[Run] = []
     for part in text.split(","):
         kind, _, name = part.strip().partition(":")
-        path = baselines / name if kind == "baseline" and name else Path(part.strip())
+        path = Path(part.strip())
+        if kind == "baseline" and name:
+            check_baseline(name, baselines)
+            path = baselines / name
         runs += [Run(found, read_manifest(found)) for found in _folders(path)]
     for run in runs:
         if run.manifest.shard is not None:

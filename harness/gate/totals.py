@@ -29,6 +29,11 @@ class Sums(NamedTuple):
     swing: float
     """How far one cluster can move the score, in multiples of a column's weight."""
 
+    @property
+    def counts_clusters(self) -> bool:
+        """Whether `n` counts clusters, as it also does for a metric that does not add up, such as a ratio of two."""
+        return self.on_clusters or (not self.additive and self.n <= self.clusters < self.n_items)
+
 
 def totals_of(metric: Metric, a: Sequence[Sequence[Result]], b: Sequence[Sequence[Result]]) -> Sums | None:
     """Return a metric's totals on both sides; `None` where it has no value on one of them.

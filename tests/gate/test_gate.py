@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from recorded import explained
 
 from ahabench.harness.gate.compare import compare
 from ahabench.harness.gate.comparison import Comparison, Outcome
@@ -27,7 +28,7 @@ from ahabench.harness.gate.sides import open_side
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
-BASELINE, POLICY = HERE / "baseline", HERE / "policy.yaml"
+BASELINE, POLICY, GOLDEN = HERE / "baseline", HERE / "policy.yaml", HERE / "golden.json"
 CHANGES: Mapping[str, Mapping[str, Any]] = yaml.safe_load((HERE / "changes.yaml").read_text(encoding="utf-8"))
 FAULTS = [name for name, change in CHANGES.items() if change["fault"]]
 HARMLESS = [name for name, change in CHANGES.items() if not change["fault"]]
@@ -106,12 +107,19 @@ def test_the_plugin_fails_where_the_trainer_is_worse(trained: Trained, tmp_path:
     assert "FAILED ahabench::mathvista::accuracy" in done.stdout
 
 
+def unexpected(difference: str | None) -> str:
+    """What a test says of steps that should not differ."""
+    recorded = json.loads(GOLDEN.read_text())["versions"]
+    return explained(difference or "", recorded, again="python tests/gate/train.py OUT --record")
+
+
 def test_the_trainer_follows_the_golden_steps(trained: Trained) -> None:
-    assert trained.first_difference("unchanged") is None
+    found = trained.first_difference("unchanged")
+    assert found is None, unexpected(found)
 
 
 def test_the_golden_steps_are_not_trivial() -> None:
-    steps = json.loads((HERE / "golden.json").read_text())["steps"]
+    steps = json.loads(GOLDEN.read_text())["steps"]
     rewards = [step["reward"] for step in steps if "reward" in step]
     assert len(steps) == 20
     assert len(rewards) == 10
@@ -126,7 +134,8 @@ def test_a_fault_leaves_the_golden_steps(change: str, trained: Trained) -> None:
 
 @pytest.mark.parametrize("change", HARMLESS)
 def test_a_harmless_change_raises_no_alarm(change: str, trained: Trained) -> None:
-    assert trained.first_difference(change) is None
+    found = trained.first_difference(change)
+    assert found is None, unexpected(found)
     assert trained.gate(change) == ""
 
 

@@ -129,6 +129,29 @@ def test_verify_ends_with_2_where_something_changed(mini_run: Make, ahabench: Ru
     assert (ran.code, ran.error) == (2, "error: the baseline 'main' is not as it was made: a/run.json was changed\n")
 
 
+def test_a_baseline_that_was_changed_is_not_compared_with(mini_run: Make, ahabench: Run, kept: Path) -> None:
+    keep(mini_run("a"), kept)
+    responses = kept / "main" / "a" / "mathvista" / "responses.jsonl"
+    responses.write_text("".join(responses.read_text().splitlines(keepends=True)[::-1]))
+    ran = ahabench("compare", "baseline:main", mini_run("b", range(24)), "--baselines", kept)
+    why = "the baseline 'main' is not as it was made: a/mathvista/responses.jsonl was changed"
+    assert (ran.code, ran.out, ran.error) == (2, "", f"error: {why}\n")
+
+
+def test_another_baseline_that_is_damaged_does_no_harm(mini_run: Make, ahabench: Run, kept: Path) -> None:
+    run = mini_run("a")
+    keep(run, kept)
+    keep(run, kept, "old")
+    (kept / "old" / "baseline.json").write_text("{}")
+    assert ahabench("compare", "baseline:main", run, "--baselines", kept).code == 0
+
+
+def test_an_unknown_baseline_is_not_compared_with(mini_run: Make, ahabench: Run, kept: Path) -> None:
+    keep(mini_run("a"), kept)
+    ran = ahabench("compare", "baseline:mian", mini_run("b"), "--baselines", kept)
+    assert (ran.code, "Did you mean 'main'?" in ran.error) == (2, True)
+
+
 def test_a_baseline_of_an_older_scorer_is_scored_anew(mini_run: Make, ahabench: Run, kept: Path) -> None:
     run = mini_run("a", range(12))
     metrics = run / "mathvista" / "metrics.json"

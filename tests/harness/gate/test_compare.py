@@ -8,6 +8,7 @@ import pytest
 
 from ahabench.harness.errors import UsageError
 from ahabench.harness.gate.comparison import Comparison, Outcome
+from ahabench.harness.gate.report import basis
 
 Make = Callable[..., Path]
 Compared = Callable[..., Comparison]
@@ -85,6 +86,57 @@ def test_other_metrics_are_compared_where_they_are_named(compared: Compared, min
 def test_an_unknown_metric_is_refused(compared: Compared, mini_run: Make) -> None:
     with pytest.raises(UsageError, match=r"unknown metric of mathvista 'acuracy'. Did you mean 'accuracy'"):
         compared(mini_run("a"), mini_run("b"), metrics=["mathvista:acuracy"])
+
+
+def test_a_row_says_what_it_counts(compared: Compared, mini_run: Make) -> None:
+    a = mini_run("a", tasks={"mathvista": [], "dynamath": []})
+    b = mini_run("b", tasks={"mathvista": [], "dynamath": [0, 1, 10]})
+    basis_of = {row.task: basis(row).split(", ") for row in compared(a, b).rows}
+    assert basis_of["mathvista"][:3] == ["n 120 items", "0 items fixed", "0 items broken"]
+    assert basis_of["dynamath"][:3] == ["n 12 clusters", "0 items fixed", "3 items broken"]
+    assert basis_of["dynamath"][-1].startswith("needs ")
+    assert basis_of["dynamath"][-1].endswith(" clusters")
+
+
+def test_few_clusters_that_agree_need_as_many_as_would_pass(compared: Compared, mini_run: Make) -> None:
+    row = only_row(compared(mini_run("a", task="dynamath"), mini_run("b", task="dynamath")))
+    assert (row["n"], row["unit"], row["verdict"]) == (12, "clusters", "INCONCLUSIVE")
+    # Drawn again, half a cluster of n + 2 is up and half a one down in the mean: their sum is -2 or less with a chance
+    # of 5.9 %, -3 or less with 0.9 % (Skellam's distribution), so the lower bound is -2 / (n + 2).
+    assert 2 / (row["n_needed"] + 2) < 0.02 <= 2 / (row["n_needed"] + 1)
+
+
+@pytest.mark.parametrize(
+    ("demands", "why"),
+    [
+        ({"margin": "mathvsta=20,*=50"}, "benchmark of a margin or metric 'mathvsta'. Did you mean 'mathvista'"),
+        ({"margin": "wemth:score_strict=20,*=50"}, "Did you mean 'wemath'?"),
+        ({"margin": "mathvista:acuracy=20,*=50"}, "unknown metric of mathvista 'acuracy'. Did you mean 'accuracy'?"),
+        ({"margin": "wemath:score_stict=20,*=50"}, "Did you mean 'score_strict'?"),
+        ({"metrics": ["dynamth:average"]}, "Did you mean 'dynamath'?"),
+        ({"metrics": ["dynamath:averge"]}, "Did you mean 'average'?"),
+        ({"metrics": ["accuracy"]}, "'accuracy' names no benchmark, wanted TASK:METRIC"),
+    ],
+)
+def test_a_misspelt_name_is_refused(compared: Compared, mini_run: Make, demands: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        compared(mini_run("a"), mini_run("b"), **demands)
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_policy_may_name_benchmarks_that_the_runs_have_not(compared: Compared, mini_run: Make) -> None:
+    found = compared(mini_run("a"), mini_run("b"), "wemath=1,dynamath:average=1,*=2", metrics=["dynamath:average"])
+    assert found.outcome is Outcome.PASS
+    assert "the policy names benchmarks that are not compared here: wemath, dynamath" in found.notes
+
+
+def test_a_margin_of_a_metric_that_is_not_compared_is_said(compared: Compared, mini_run: Make) -> None:
+    a, b = (mini_run(name, task="dynamath") for name in "ab")
+    note = "margins of metrics that are not compared; add them to the metrics: dynamath:average"
+    margin = "dynamath:average=1,dynamath:worst=30"
+    assert note in compared(a, b, margin).notes
+    assert note not in compared(a, b, margin, metrics=["dynamath:average"]).notes
 
 
 def test_we_maths_score_is_compared_by_problem(compared: Compared, mini_run: Make) -> None:

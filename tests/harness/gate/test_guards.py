@@ -96,6 +96,14 @@ def test_a_benchmark_that_the_candidate_lacks_is_not_passed_over(compared: Compa
     assert compared(a, b, tasks=["mathvista"]).outcome is Outcome.PASS
 
 
+def test_a_benchmark_that_is_named_is_not_passed_over_either(compared: Compared, mini_run: Make) -> None:
+    a, b = mini_run("a", tasks={"mathvista": [], "logicvista": []}), mini_run("b")
+    for sides in ((a, b), (b, a)):
+        found = compared(*sides, tasks=["logicvista", "mathvista"])
+        assert (found.exit_code, [guard.field for guard in found.mismatches]) == (4, ["tasks"])
+        assert compared(*sides, tasks=["logicvista", "mathvista"], allow=["tasks"]).outcome is Outcome.PASS
+
+
 def test_a_benchmark_that_only_the_candidate_has_does_no_harm(compared: Compared, mini_run: Make) -> None:
     found = compared(mini_run("a"), mini_run("b", tasks={"mathvista": [], "logicvista": range(120)}))
     assert [row.task for row in found.rows] == ["mathvista"]

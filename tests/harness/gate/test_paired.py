@@ -12,7 +12,15 @@ from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmode
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from ahabench.harness.gate.paired import Totals, holm, mcnemar, mcnemar_worse, paired_difference
+from ahabench.harness.gate.paired import (
+    Totals,
+    clusters_to_decide,
+    holm,
+    mcnemar,
+    mcnemar_worse,
+    paired_difference,
+)
+from ahabench.harness.gate.power import MOST
 from ahabench.harness.stats import clustered_mean
 
 
@@ -179,6 +187,78 @@ def test_luck_of_each_run_is_not_counted_twice() -> None:
         difference = found(a, b)
         shares.append(difference.stderr_runs**2 / difference.stderr**2)
     assert np.mean(shares) < 0.25
+
+
+# What would decide.
+
+
+def matched(fixed: int, broken: int, n: int) -> tuple[Totals, Totals]:
+    """Both sides over n single items."""
+    same = n - fixed - broken
+    return totals([[0.0] * fixed + [1.0] * (broken + same)]), totals([[1.0] * fixed + [0.0] * broken + [1.0] * same])
+
+
+def decided_by_formula(fixed: Any, broken: Any, n: int, margin: float) -> Any:
+    """Whether Agresti and Min's bounds with Student's t lie on one side of -margin, worked out apart from the code."""
+    centre = (fixed - broken) / (n + 2)
+    # At 0 where an array holds counts above n, which have no chance.
+    width = stats.t.ppf(0.95, n - 1) * np.sqrt(np.maximum((fixed + broken + 1) / (n + 2) - centre**2, 0) / (n + 1))
+    return (centre - width > -margin) | (centre + width < -margin)
+
+
+def decided_by_the_rule(a: Totals, b: Totals, margin: float, **options: Any) -> bool:
+    difference = found(a, b, **options)
+    return bool(difference.lower > -margin or difference.upper < -margin)
+
+
+def test_items_that_all_agree_need_the_first_number_that_decides() -> None:
+    first = next(n for n in range(12, 1_000) if decided_by_formula(0, 0, n, 0.02))
+    assert 80 < first < 90
+    assert clusters_to_decide(*matched(0, 0, 12), margin=0.02) == first
+
+
+@pytest.mark.parametrize("bootstrap", [False, True])
+@pytest.mark.parametrize("margin", [0.01, 0.02, 0.05])
+def test_what_is_needed_where_all_agree_is_what_the_rule_decides_on(bootstrap: bool, margin: float) -> None:
+    needed = clusters_to_decide(*matched(0, 0, 12), margin=margin, bootstrap=bootstrap)
+    assert needed is not None
+    assert decided_by_the_rule(*matched(0, 0, needed), margin, bootstrap=bootstrap)
+    assert not decided_by_the_rule(*matched(0, 0, needed - 1), margin, bootstrap=bootstrap)
+
+
+UNDECIDED = [(0, 3, 40), (3, 3, 40), (1, 2, 30), (2, 9, 60), (5, 2, 60), (0, 1, 12)]
+"""Fixed and broken of n, at a margin of 5 points."""
+
+
+@pytest.mark.parametrize(("fixed", "broken", "n"), UNDECIDED)
+def test_without_power_it_is_where_such_data_decide_at_all(fixed: int, broken: int, n: int) -> None:
+    needed = clusters_to_decide(*matched(fixed, broken, n), margin=0.05, power=0.5)
+    assert needed is not None
+    for times in range(1, 2 * needed // n + 2):
+        data = matched(times * fixed, times * broken, times * n)
+        assert decided_by_the_rule(*data, 0.05) == (times * n >= needed), times
+
+
+@pytest.mark.parametrize(("fixed", "broken", "n"), UNDECIDED)
+def test_what_is_needed_decides_four_times_of_five(fixed: int, broken: int, n: int) -> None:
+    needed = clusters_to_decide(*matched(fixed, broken, n), margin=0.05)
+    assert needed is not None
+    more, less = np.meshgrid(np.arange(300), np.arange(300), indexing="ij")
+    chances = stats.multinomial.pmf(
+        np.stack([more, less, needed - more - less], axis=-1), needed, [fixed / n, broken / n, 1 - (fixed + broken) / n]
+    )
+    assert chances.sum() == pytest.approx(1, abs=1e-6)
+    # Normal, of counts that are whole and whose spread moves with them.
+    assert chances[decided_by_formula(more, less, needed, 0.05)].sum() == pytest.approx(0.8, abs=0.05)
+
+
+def test_a_gap_of_nothing_is_never_decided() -> None:
+    assert clusters_to_decide(*matched(0, 5, 100), margin=0.05) == MOST
+
+
+def test_more_clusters_do_not_help_where_the_runs_differ_too_much() -> None:
+    a, b = totals([[0.45] * 10, [0.55] * 10]), totals([[0.4] * 10, [0.6] * 10])
+    assert clusters_to_decide(a, b, margin=0.05) is None
 
 
 # Tests of counts.

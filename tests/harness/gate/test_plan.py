@@ -61,7 +61,19 @@ def test_the_text_fits_80_columns(ahabench: Run) -> None:
     ran = ahabench("plan", "--suite", "mini")
     assert ran.code == 0, ran.err
     assert max(map(len, ran.out.splitlines())) <= 80
-    assert "Items that a margin of 2 points takes to pass" in ran.out
+    assert "What a margin of 2 points takes to pass" in ran.out
+
+
+def test_the_text_says_what_is_counted(ahabench: Run) -> None:
+    lines = [line.split() for line in ahabench("plan", "--suite", "mini").out.splitlines()]
+    counted = {name: [line[3] for line in lines if line[:1] == [name]] for name in ("mathverse", "dynamath", "wemath")}
+    # Sizes first, then the tables of what a margin takes to show and to pass.
+    assert counted == {
+        "mathverse": ["120", "items", "items"],
+        "dynamath": ["12", "clusters", "clusters"],
+        "wemath": ["36", "clusters", "clusters"],
+    }
+    assert ["dynamath", "mini", "worst", "12", "clusters"] in [line[:5] for line in lines]
 
 
 def test_the_picture_is_svg_with_a_point_for_each_row(ahabench: Run, tmp_path: Path) -> None:

@@ -7,10 +7,8 @@ import pytest
 from scipy.stats import norm
 
 from ahabench.harness.gate.power import (
-    MOST,
     correlation_within,
     design_effect,
-    items_to_decide,
     items_to_pass,
     items_to_show,
     smallest_difference,
@@ -72,25 +70,6 @@ def test_the_items_to_pass_by_hand() -> None:
 
 def test_a_drop_of_the_margin_never_passes() -> None:
     assert items_to_pass(0.02, 0.2, difference=-0.02) is None
-
-
-def test_the_items_to_decide_by_hand() -> None:
-    # The gap of 0.01 must be 1.6449 + 0.8416 = 2.4865 standard errors; now it is 0.01 / 0.01: 100 * 6.1826.
-    assert items_to_decide(100, 0.01, 0.01**2) == 619
-    assert items_to_decide(100, -0.01, 0.01**2) == 619
-
-
-def test_what_is_undecided_takes_more_items_than_there_are() -> None:
-    assert items_to_decide(100, 0.03, 0.01**2) == 101
-
-
-def test_a_gap_of_nothing_is_never_decided() -> None:
-    assert items_to_decide(100, 0.0, 0.01**2) == MOST
-    assert items_to_decide(100, 1e-9, 0.01**2) == MOST
-
-
-def test_items_do_not_help_where_the_runs_differ_too_much() -> None:
-    assert items_to_decide(100, 0.01, 0.01**2, 0.005**2) is None
 
 
 @pytest.mark.parametrize(("sizes", "effect"), [([5] * 788, 3.0), ([10] * 501, 5.5), ([1] * 7, 1.0), ([1, 3], 1.75)])

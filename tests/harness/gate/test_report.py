@@ -22,6 +22,37 @@ def two(mini_run: Make) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize(
+    ("flags", "code"), [((), 0), (("--no-allow-missing",), 5)], ids=["as the file says", "the flag wins"]
+)
+def test_a_flag_turns_off_what_the_file_allows(
+    mini_run: Make, ahabench: Run, tmp_path: Path, flags: tuple[str, ...], code: int
+) -> None:
+    (tmp_path / "policy.yaml").write_text("allow_missing: true\n")
+    sides = mini_run("a"), mini_run("b", texts={5: None})
+    assert ahabench("compare", *sides, "--policy", tmp_path / "policy.yaml", *flags).code == code
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "code"),
+    [("fail", (), 1), ("fail", ("--no-fail-on-drop",), 0), ("pass", (), 0), ("pass", ("--fail-on-drop",), 1)],
+)
+def test_a_flag_wins_over_what_the_file_says_of_drops(
+    mini_run: Make, ahabench: Run, tmp_path: Path, file: str, flags: tuple[str, ...], code: int
+) -> None:
+    # Eight broken of 120, none fixed: p 1/256, within a margin of 20.
+    (tmp_path / "policy.yaml").write_text(f"margin: 20\non_significant_drop: {file}\n")
+    sides = mini_run("a"), mini_run("b", range(8))
+    assert ahabench("compare", *sides, "--policy", tmp_path / "policy.yaml", *flags).code == code
+
+
+def test_a_misspelt_benchmark_of_a_margin_ends_with_2(mini_run: Make, ahabench: Run) -> None:
+    ran = ahabench("compare", mini_run("a"), mini_run("b"), "--margin", "mathvsta=20,*=50")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.error.startswith("error: unknown benchmark of a margin or metric 'mathvsta'. Did you mean 'mathvista'?")
+    assert ran.error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("wrong", "code"), [((), 0), (range(40), 1), (range(3), 3)], ids=["pass", "regression", "inconclusive"]
 )
 def test_the_exit_code_says_the_verdict(mini_run: Make, ahabench: Run, wrong: Any, code: int) -> None:
