@@ -8,6 +8,7 @@ from typing import Any
 from ahabench.harness import registry
 from ahabench.harness.agreement import carried_verdicts
 from ahabench.harness.dataset import Dataset, load, subset
+from ahabench.harness.digests import file_digest
 from ahabench.harness.errors import IncomparableRunsError, IncompleteRunError, UsageError
 from ahabench.harness.explain import explain
 from ahabench.harness.judge import JUDGE_PROMPT_VERSION, Judge
@@ -17,7 +18,6 @@ from ahabench.harness.runlog import (
     METRICS,
     RESPONSES,
     VERDICTS,
-    file_digest,
     read_responses,
     responses_digest,
     write_metrics,

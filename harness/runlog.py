@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from ahabench.harness.digests import rows_digest
 from ahabench.harness.disk import locked, refusals, replace_file, write_all
 from ahabench.harness.errors import UsageError
 from ahabench.harness.manifest import MANIFEST, Manifest, read_manifest, write_manifest
@@ -29,16 +30,13 @@ __all__ = [
     "VERDICTS",
     "Key",
     "Manifest",
-    "OwnRow",
     "ResponseLog",
-    "file_digest",
     "own_rows",
     "parse_response",
     "read_manifest",
     "read_responses",
     "read_rows",
     "responses_digest",
-    "rows_digest",
     "write_manifest",
     "write_metrics",
     "write_responses",
@@ -113,23 +111,12 @@ def parse_response(row: Mapping[str, Any], path: Path, number: int) -> Response:
 
 
 def responses_digest(path: Path) -> str:
-    """Return the digest of a file of responses by which `metrics.json` says what was scored; see `rows_digest`.
+    """Return the digest of a file of responses by which `metrics.json` says what was scored; see `digests.rows_digest`.
 
     Raises:
         UsageError: the file cannot be read.
     """
     return rows_digest(hashlib.sha256(raw).digest() for _, raw in _lines(path))
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256, hexadecimal, of a file that was just written."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def rows_digest(digests: Iterable[bytes]) -> str:
-    """Return the SHA-256, hexadecimal, of the sorted SHA-256 of each line: their order changes no verdict either."""
-    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def write_responses(path: Path, responses: Iterable[Response]) -> None:

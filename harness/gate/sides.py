@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from ahabench.harness import registry
 from ahabench.harness.dataset import Dataset
+from ahabench.harness.digests import rows_digest
 from ahabench.harness.errors import IncomparableRunsError, UsageError
 from ahabench.harness.judged import Judged
 from ahabench.harness.manifest import MANIFEST, Manifest, read_manifest
 from ahabench.harness.report import note
-from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, Key, own_rows, rows_digest
+from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, Key, own_rows
 from ahabench.harness.score import Scores, collect, judge_responses
 from ahabench.harness.types import Response, Status, Verdict
 
