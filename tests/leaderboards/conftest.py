@@ -118,7 +118,8 @@ def edit() -> Callable[[Path, Callable[[Any], None]], None]:
     return change_json
 
 
-@pytest.fixture(scope="session")
+# Not of the session: while it is open, an event loop runs in this thread, and no other test could run one.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A headless Chromium of the system's; the test skips where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
