@@ -201,7 +201,7 @@ def _print_task(task: TaskComparison, say: Callable[..., None], examples: int) -
     for row in task.rows:
         say("")
         say(f"{row.task} {row.split} · {row.metric} · {row.prompt} · {row.scorer}", style="bold")
-        say(f"{basis(row)}; {row.interval}", indent=2)
+        say(f"{basis(row)}; interval by {row.interval}", indent=2)
         for note in row.notes:
             say(f"! {note}", indent=2)
     if moved := [_shift(shift) for shift in task.shifts if shift.a or shift.b]:
