@@ -53,6 +53,9 @@ class CheckpointedTrainer(Trainer):
             self.restore(Path(resume_from_checkpoint), self._checked(Path(resume_from_checkpoint)))
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write none: TRL's draft names the folder in which a checkpoint is written aside, and no base model."""
+
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of one pass through the data."""

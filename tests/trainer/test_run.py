@@ -92,6 +92,7 @@ def test_a_run_holds_what_it_promises(finished: tuple[Path, str]) -> None:
     names = {path.name for path in out.iterdir()}
     wanted = {"base", "checkpoint-2", "checkpoint-4", "final", "log.jsonl", "recipe.yaml", "rollouts", "run.json"}
     assert wanted <= names
+    assert not list(out.rglob("README.md"))
     manifest = read_manifest(out)
     assert (manifest.status, manifest.engine.name, manifest.model.name) == ("complete", "trl-grpo", "reference")
     assert load_recipe(out / "recipe.yaml") == load_recipe("tiny-cpu", SMALL)
