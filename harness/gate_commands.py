@@ -7,7 +7,7 @@ import typer
 
 from ahabench.harness import report
 from ahabench.harness.commands import AsJson, Data
-from ahabench.harness.errors import UsageError
+from ahabench.harness.errors import DatasetError, UsageError
 
 Baselines = Annotated[Path, typer.Option(help="Folder in which baselines are kept.")]
 BASELINES = Path("baselines")
@@ -139,7 +139,10 @@ def plan(
         designs = [design_of_items(items, clusters or items, correlation=correlation, discordances=shares)]
     else:
         pairs = registry.parse_tasks(tasks, suite=suite)
-        loaded = [load(task, split, data=data) for task, split in pairs]
+        try:
+            loaded = [load(task, split, data=data) for task, split in pairs]
+        except DatasetError as error:
+            raise DatasetError(f"{error}, or plan for a number alone with --items (and --clusters)") from error
         designs = [design_of(one, correlation=correlation, discordances=shares) for one in loaded]
     rows = plan_rows(designs, margin=margin / 100, alpha=alpha, power=power)
     if plot is not None:

@@ -93,5 +93,11 @@ def test_numbers_out_of_range_are_refused(ahabench: Run, options: tuple[str, str
     assert options[0] in ran.error
 
 
+def test_without_the_data_the_way_without_them_is_named(ahabench: Run, tmp_path: Path) -> None:
+    ran = ahabench("plan", "--tasks", "mathvista", "--data", tmp_path)
+    assert (ran.code, ran.out, ran.error.count("\n")) == (2, "", 1)
+    assert "--items" in ran.error
+
+
 def test_nothing_to_plan_for_is_an_error(ahabench: Run) -> None:
     assert ahabench("plan").code == 2
