@@ -21,8 +21,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from ahabench.harness import dataset
 from ahabench.harness.aha.summary import counts
 from ahabench.harness.answers.robust import ROBUST
+from ahabench.harness.digests import file_digest
 from ahabench.harness.manifest import Manifest, TaskRecord, write_manifest
-from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, file_digest, responses_digest, write_responses
+from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, responses_digest, write_responses
 from ahabench.harness.types import Response
 
 HUGE = Path(__file__).parent / "huge"
