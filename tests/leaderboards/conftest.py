@@ -118,6 +118,14 @@ def edit() -> Callable[[Path, Callable[[Any], None]], None]:
     return change_json
 
 
+@pytest.fixture
+def run(make_run: Callable[..., Path]) -> Path:
+    """A run as somebody would submit it, 30 of 120 right."""
+    path = make_run("a", lambda number: number < 30)
+    (path / "model.toml").write_text('name = "A"\n')
+    return path
+
+
 # Not of the session: while it is open, an event loop runs in this thread, and no other test could run one.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:

@@ -25,13 +25,6 @@ ALL = "all 120 responses"
 ZEROS = "0" * 64
 
 
-@pytest.fixture
-def run(make_run: MakeRun) -> Path:
-    path = make_run("a", lambda number: number < 30)
-    (path / "model.toml").write_text('name = "A"\n')
-    return path
-
-
 def found(run: Path) -> Findings:
     (one,) = validate(run)
     return one

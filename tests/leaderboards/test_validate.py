@@ -15,13 +15,6 @@ MakeRun = Callable[..., Path]
 Edit = Callable[[Path, Callable[[Any], None]], None]
 
 
-@pytest.fixture
-def run(make_run: MakeRun) -> Path:
-    path = make_run("a", lambda number: number < 30)
-    (path / "model.toml").write_text('name = "A"\n')
-    return path
-
-
 def problems(run: Path) -> str:
     (found,) = validate(run)
     assert not found.ok
