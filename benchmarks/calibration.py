@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, ndtri
 from scipy.stats import norm
 
-from ahabench.harness.gate.paired import Totals, paired_difference
+from ahabench.harness.gate.difference import Totals, paired_difference
 from ahabench.harness.gate.power import correlation_within, design_effect
 
 ALPHA = 0.05

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ahabench.harness import registry
 from ahabench.harness.dataset import load, without_images
 from ahabench.harness.errors import AhabenchError
-from ahabench.harness.gate.paired import Totals, holm, paired_difference
+from ahabench.harness.gate.difference import Totals, holm, paired_difference
 from ahabench.harness.gate.totals import totals_of
 from ahabench.harness.report import note
 from ahabench.harness.stats import clustered_mean

@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer
 
 from ahabench.harness.disk import refusals, replace_file
 from ahabench.harness.errors import EngineError, UsageError
-from ahabench.trainer.resuming import MARK, PREFIX, Mark, read_mark, whole_checkpoints
+from ahabench.trainer.run_folder import MARK, PREFIX, Mark, read_mark, whole_checkpoints
 
 SAVING = ".saving"
 

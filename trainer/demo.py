@@ -32,7 +32,7 @@ from ahabench.harness.types import Item, Status
 from ahabench.trainer.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from ahabench.harness.gate.paired import Difference, Totals
+    from ahabench.harness.gate.difference import Difference, Totals
 
 SUMMARY = "summary.json"
 STYLE = "think"
@@ -243,7 +243,7 @@ def _totals(run: Path, datasets: Sequence[Dataset]) -> dict[str, "Totals"]:
     """Return the right answers and the items of each cluster, by task."""
     import numpy as np
 
-    from ahabench.harness.gate.paired import Totals
+    from ahabench.harness.gate.difference import Totals
 
     found = {}
     for dataset in datasets:
@@ -262,7 +262,7 @@ def _totals(run: Path, datasets: Sequence[Dataset]) -> dict[str, "Totals"]:
 def _joined(sides: Sequence["Totals"]) -> "Totals":
     import numpy as np
 
-    from ahabench.harness.gate.paired import Totals
+    from ahabench.harness.gate.difference import Totals
 
     return Totals(
         numerators=np.hstack([side.numerators for side in sides]),
@@ -271,7 +271,7 @@ def _joined(sides: Sequence["Totals"]) -> "Totals":
 
 
 def _difference(a: Sequence["Totals"], b: Sequence["Totals"]) -> "Difference":
-    from ahabench.harness.gate.paired import paired_difference
+    from ahabench.harness.gate.difference import paired_difference
 
     found = paired_difference(_joined(a), _joined(b))
     assert found is not None, "the mini suite has clusters enough"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
-from ahabench.harness.gate.paired import Difference, Totals, paired_difference
+from ahabench.harness.gate.difference import Difference, Totals, paired_difference
 
 Finding = Literal["falls", "flat"]
 

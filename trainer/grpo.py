@@ -25,8 +25,8 @@ from ahabench.trainer.data import TrainItem
 from ahabench.trainer.kl import KLController
 from ahabench.trainer.processes import OneProcessError, SharedFailure
 from ahabench.trainer.recipe import Recipe
-from ahabench.trainer.resuming import LOG as LOG
 from ahabench.trainer.rewards import MixedReward, Reward, length_reward, repetition_reward
+from ahabench.trainer.run_folder import LOG as LOG
 from ahabench.trainer.shared_prompt import SharedPromptTrainer
 from ahabench.trainer.trl_settings import shared_settings
 from ahabench.trainer.vllm_rollouts import SamePrompts

@@ -72,10 +72,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
 
 
 def _train(recipe: Recipe, out: Path, *, resume: bool) -> Path:
-    from ahabench.trainer import resuming, vllm_checks
+    from ahabench.trainer import run_folder, vllm_checks
 
     if resume:
-        resuming.check_recipe(recipe, out / RECIPE)
+        run_folder.check_recipe(recipe, out / RECIPE)
     before = read_manifest(out) if resume and (out / MANIFEST).is_file() else None
     if before is not None and before.status == "complete":
         note_once(f"{out} is complete; nothing is left to do")
@@ -93,11 +93,11 @@ def _train(recipe: Recipe, out: Path, *, resume: bool) -> Path:
     manifest = _manifest(recipe, front, records)
     if before is not None and before.model.weights_digest != manifest.model.weights_digest:
         raise UsageError(f"{out} was begun with other weights of {recipe.model}; its run cannot go on")
-    checkpoint = resuming.newest(out) if resume else None
+    checkpoint = run_folder.newest(out) if resume else None
     if main.is_main_process:
         write_manifest(out, manifest)
         if resume:
-            resuming.rewind_run(out, checkpoint, TASK.name)
+            run_folder.rewind_run(out, checkpoint, TASK.name)
     main.wait_for_everyone()
     trainer = build_trainer(recipe, records, front, out)
 

@@ -30,7 +30,7 @@ from ahabench.harness.engines.loading import end_tokens, own_ends, takes_images
 from ahabench.harness.errors import UsageError
 from ahabench.harness.images import decode
 from ahabench.harness.provenance import git, packages
-from ahabench.trainer import resuming
+from ahabench.trainer import run_folder
 from ahabench.trainer.grpo import ALIGNED, DECODED, LOG, LOW_FORMAT_RATE, LogFile, freeze_vision
 from ahabench.trainer.processes import join, note_once
 from ahabench.trainer.recipe_files import dump_recipe
@@ -81,7 +81,7 @@ def train(recipe: SftRecipe, out: Path, *, resume: bool = False) -> Path:
 
 def _train(recipe: SftRecipe, out: Path, *, resume: bool) -> Path:
     if resume:
-        resuming.check_recipe(recipe, out / RECIPE)
+        run_folder.check_recipe(recipe, out / RECIPE)
     before = _read(out) if resume else None
     if before is not None and before["status"] == "complete":
         note_once(f"{out} is complete; nothing is left to do")
@@ -98,7 +98,7 @@ def _train(recipe: SftRecipe, out: Path, *, resume: bool) -> Path:
     record = _record(recipe, front, found)
     if before is not None and before["model"]["weights_digest"] != record["model"]["weights_digest"]:
         raise UsageError(f"{out} was begun with other weights of {recipe.model}; its run cannot go on")
-    checkpoint = resuming.newest(out) if resume else None
+    checkpoint = run_folder.newest(out) if resume else None
     trainer = build_trainer(recipe, found, front, out)
     mask = check_loss_tokens(trainer, found.items, front)
     note_once(f"loss on {mask.loss:,} of {mask.all:,} tokens in the first {mask.rows} records: their completions only")
@@ -106,7 +106,7 @@ def _train(recipe: SftRecipe, out: Path, *, resume: bool) -> Path:
     record |= {"loss_tokens": mask._asdict(), "base_format_rate": rate}
     if main.is_main_process:
         if resume:
-            resuming.rewind_run(out, checkpoint)
+            run_folder.rewind_run(out, checkpoint)
         _write(out, record, "running")
     main.wait_for_everyone()
 

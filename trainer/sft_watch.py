@@ -16,7 +16,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from ahabench.harness.errors import TrainingError
 from ahabench.harness.report import note
 from ahabench.trainer.checkpoints import CheckpointedTrainer
-from ahabench.trainer.resuming import Mark
+from ahabench.trainer.run_folder import Mark
 from ahabench.trainer.sft_recipe import Spikes
 
 USUAL_SPREAD = 0.05

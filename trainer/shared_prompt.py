@@ -31,7 +31,7 @@ from trl.trainer.utils import (
     unsplit_pixel_values_by_grid,
 )
 
-from ahabench.trainer.resume import ResumableTrainer
+from ahabench.trainer.grpo_checkpoints import ResumableTrainer
 
 IGNORED = -100
 """The label of a position that is not scored."""

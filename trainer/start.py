@@ -14,7 +14,7 @@ from ahabench.harness.errors import TrainingError, UsageError
 from ahabench.harness.report import note
 from ahabench.trainer.processes import OneProcessError, join
 from ahabench.trainer.recipe import Training
-from ahabench.trainer.resuming import Found, copy_model
+from ahabench.trainer.run_folder import Found, copy_model
 
 FINAL = "final"
 BASE = "base"

@@ -19,7 +19,7 @@ from ahabench.harness.disk import replace_file
 from ahabench.harness.errors import UsageError
 from ahabench.harness.manifest import read_manifest
 from ahabench.harness.runlog import RESPONSES, VERDICTS
-from ahabench.trainer.resuming import LOG
+from ahabench.trainer.run_folder import LOG
 from ahabench.trainer.task import TASK
 
 REPORT = "report.html"

@@ -23,7 +23,7 @@ from ahabench.harness.dataset import Dataset, load, read_jsonl, subset
 from ahabench.harness.engines import open_engine
 from ahabench.harness.errors import UsageError, unknown_name
 from ahabench.harness.evaluation import evaluate
-from ahabench.harness.gate.paired import Totals
+from ahabench.harness.gate.difference import Totals
 from ahabench.harness.report import note
 from ahabench.harness.runlog import RESPONSES, VERDICTS
 from ahabench.harness.runner import Plan, TaskPlan
@@ -31,7 +31,7 @@ from ahabench.harness.sampling import Sampling
 from ahabench.harness.types import Status, Task
 from ahabench.trainer.divergence import Divergence, compare, groups, pairs
 from ahabench.trainer.recipe import Recipe, Watch
-from ahabench.trainer.resuming import EVALUATIONS, STEP
+from ahabench.trainer.run_folder import EVALUATIONS, STEP
 from ahabench.trainer.task import TASK
 
 

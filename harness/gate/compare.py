@@ -17,8 +17,7 @@ from ahabench.harness.accounting import results_of
 from ahabench.harness.errors import unknown_name
 from ahabench.harness.gate import flips
 from ahabench.harness.gate.comparison import Comparison, MetricRow, Outcome, Shift, TaskComparison
-from ahabench.harness.gate.guards import allow
-from ahabench.harness.gate.paired import (
+from ahabench.harness.gate.difference import (
     Difference,
     clusters_to_decide,
     holm,
@@ -26,6 +25,7 @@ from ahabench.harness.gate.paired import (
     mcnemar_worse,
     paired_difference,
 )
+from ahabench.harness.gate.guards import allow
 from ahabench.harness.gate.pairing import (
     Pair,
     check,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from ahabench.harness.gate.difference import Difference
 from ahabench.harness.gate.guards import Guard
-from ahabench.harness.gate.paired import Difference
 from ahabench.harness.gate.policy import Policy
 
 

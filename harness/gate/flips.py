@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 from ahabench.harness.gate.comparison import Category, Flip, Said, Shift
-from ahabench.harness.gate.paired import Totals, paired_difference
+from ahabench.harness.gate.difference import Totals, paired_difference
 from ahabench.harness.gate.sides import Scored, texts
 from ahabench.harness.judged import Judged
 from ahabench.harness.runlog import Key

@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ahabench.harness.gate.paired import Totals
+from ahabench.harness.gate.difference import Totals
 from ahabench.harness.metrics import accuracy
 from ahabench.harness.types import Metric, Result
 

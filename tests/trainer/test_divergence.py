@@ -3,7 +3,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from ahabench.harness.gate.paired import Totals
+from ahabench.harness.gate.difference import Totals
 from ahabench.trainer.divergence import Group, compare, groups, pairs, trend
 
 

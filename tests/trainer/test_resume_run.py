@@ -14,7 +14,7 @@ from ahabench.harness.errors import UsageError
 from ahabench.harness.manifest import read_manifest
 from ahabench.trainer import commands, run
 from ahabench.trainer.recipe import load_recipe
-from ahabench.trainer.resuming import read_mark, whole_checkpoints
+from ahabench.trainer.run_folder import read_mark, whole_checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ahabench.harness.errors import TrainingError, UsageError
 from ahabench.trainer import commands, sft
 from ahabench.trainer.recipe_files import dump_recipe, parse_as
-from ahabench.trainer.resuming import read_mark, whole_checkpoints
+from ahabench.trainer.run_folder import read_mark, whole_checkpoints
 from ahabench.trainer.sft_recipe import SftRecipe
 
 # 24 demonstrations in batches of 5 make 5 steps an epoch, the last of them a small one.

@@ -120,7 +120,7 @@ class TestSettings:
     def test_a_run_goes_on_with_another_server_but_not_in_another_mode(
         self, settings: dict[str, Any], tmp_path: Path
     ) -> None:
-        from ahabench.trainer.resuming import check_recipe
+        from ahabench.trainer.run_folder import check_recipe
 
         begun = tmp_path / "recipe.yaml"
         begun.write_text(dump_recipe(parse_recipe(settings | {"vllm": "server"}, name="test")))

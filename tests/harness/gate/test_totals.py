@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ahabench.harness.gate.paired import paired_difference
+from ahabench.harness.gate.difference import paired_difference
 from ahabench.harness.gate.totals import totals_of
 from ahabench.harness.metrics import accuracy
 from ahabench.harness.stats import clustered_mean

@@ -23,7 +23,7 @@ from transformers import TrainerCallback
 from ahabench.trainer import run
 from ahabench.trainer.processes import join
 from ahabench.trainer.recipe import parse_recipe
-from ahabench.trainer.resuming import newest
+from ahabench.trainer.run_folder import newest
 from ahabench.trainer.start import open_model
 
 Table = dict[str, list[list[int]]]

@@ -11,7 +11,7 @@ import torch
 
 from ahabench.harness.errors import UsageError
 from ahabench.trainer.grpo import LOG
-from ahabench.trainer.resuming import MARK, read_mark, rewind, whole_checkpoints
+from ahabench.trainer.run_folder import MARK, read_mark, rewind, whole_checkpoints
 
 TrainerOf = Callable[..., Any]
 # 24 records make 6 rollouts an epoch, each feeding two steps, so an epoch has 12.

@@ -20,7 +20,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from ahabench.harness.disk import replace_file
 from ahabench.trainer.checkpoints import CheckpointedTrainer
-from ahabench.trainer.resuming import Mark
+from ahabench.trainer.run_folder import Mark
 
 
 class ResumableTrainer(CheckpointedTrainer, GRPOTrainer):

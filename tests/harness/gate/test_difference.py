@@ -12,7 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmode
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from ahabench.harness.gate.paired import (
+from ahabench.harness.gate.difference import (
     Totals,
     clusters_to_decide,
     holm,
