@@ -66,7 +66,7 @@ def set_baseline(runs: Sequence[Run], name: str, folder: Path, *, replace: bool 
         replace: whether a baseline of that name may go.
 
     Raises:
-        UsageError: the name is none, or is taken, or the disk refuses.
+        UsageError: the name is none, or is taken, a run holds verdicts alone, or the disk refuses.
         IncompleteRunError: a run lacks responses.
     """
     if not _NAME.fullmatch(name):
@@ -150,9 +150,13 @@ def _copy(run: Run, target: Path) -> None:
         if Path(task).name != task:
             raise UsageError(f"{run.path}: {task!r} is no name of a task")
         (target / task).mkdir()
+        if not (run.path / task / RESPONSES).exists():
+            raise UsageError(
+                f"{run.path} holds no responses to {task}; a baseline keeps them, so that a newer scorer can score it"
+            )
         for name in (RESPONSES, VERDICTS, METRICS):
             source = run.path / task / name
-            if name == RESPONSES or source.exists():
+            if source.exists():
                 shutil.copyfile(source, target / task / name)
 
 

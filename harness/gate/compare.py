@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ahabench.harness.accounting import results_of
-from ahabench.harness.errors import unknown_name
+from ahabench.harness.errors import UsageError, unknown_name
 from ahabench.harness.gate import flips
 from ahabench.harness.gate.comparison import Comparison, MetricRow, Outcome, Shift, TaskComparison
 from ahabench.harness.gate.difference import (
@@ -34,6 +34,7 @@ from ahabench.harness.gate.pairing import (
     missing_phrases,
     notes_on,
     notes_on_policy,
+    notes_on_verdicts,
     pair_up,
     row_guards,
 )
@@ -41,7 +42,7 @@ from ahabench.harness.gate.policy import Policy
 from ahabench.harness.gate.power import MOST
 from ahabench.harness.gate.sides import Run, Scored
 from ahabench.harness.gate.totals import JACKKNIFE_GROUPS, Sums, totals_of
-from ahabench.harness.metrics import sampled_metrics
+from ahabench.harness.metrics import majority, sampled_metrics
 from ahabench.harness.types import Item, Metric, Result
 
 SIGNIFICANT = 0.05
@@ -103,13 +104,13 @@ def _compare(
     )
     if empty.mismatches:
         return empty
-    empty = replace(empty, notes=(*notes, *on_policy))
     pairs = [pair_up(name, a, b, scorers[name], data) for name in names]
     guards += allow(
         [guard for pair in pairs for guard in row_guards(pair)], policy.allow, extra=[guard.field for guard in guards]
     )
     missing = [] if policy.allow_missing else [phrase for pair in pairs for phrase in missing_phrases(pair)]
-    checked = replace(empty, guards=tuple(guards), missing=tuple(missing))
+    notes = [*notes, *notes_on_verdicts(pairs), *on_policy]
+    checked = replace(empty, guards=tuple(guards), missing=tuple(missing), notes=tuple(notes))
     if checked.mismatches or checked.missing:
         return checked
     return replace(checked, tasks=_decided([_task(pair, policy, examples) for pair in pairs], policy))
@@ -154,7 +155,11 @@ def _results(scored: Scored, items: Sequence[Item]) -> list[Result]:
 
 
 def _metrics(pair: Pair, policy: Policy) -> dict[str, Metric]:
-    """Return the metrics to compare: the headline, then those that the policy names for this benchmark."""
+    """Return the metrics to compare: the headline, then those that the policy names for this benchmark.
+
+    Raises:
+        UsageError: there is none of that name, or it needs answers and a run holds verdicts alone.
+    """
     task = pair.dataset.task
     known = {**task.metrics, **sampled_metrics(pair.a[0].scores.n_samples, task.metrics[task.headline])}
     chosen = {task.headline: task.metrics[task.headline]}
@@ -163,6 +168,8 @@ def _metrics(pair: Pair, policy: Policy) -> dict[str, Metric]:
         if name == task.name:
             if metric not in known:
                 raise unknown_name(f"metric of {task.name}", metric, list(known))
+            if known[metric] is majority and (alone := [one for one in (*pair.a, *pair.b) if one.places is None]):
+                raise UsageError(f"{metric} is a vote among answers, and {alone[0].run.path} holds verdicts alone")
             chosen[metric] = known[metric]
     return chosen
 

@@ -64,7 +64,7 @@ class Said:
     run: str
     sample_index: int
     text: str | None
-    """`None` too where `compare` was not asked for it."""
+    """`None` where `compare` was not asked for it, or the run holds verdicts alone."""
     extracted: str | None
     status: str
     rule: str

@@ -116,7 +116,7 @@ def shifts(items: Sequence[Item], a: Side, b: Side) -> tuple[Shift, ...]:
     places: dict[str, int] = {}
     clusters = [places.setdefault(item.cluster, len(places)) for item in items]
     found = [
-        _shift("truncated", clusters, sides, truncated),
+        _shift("truncated", clusters, sides, _truncated(sides)),
         _shift("no_answer", clusters, sides, lambda row: float(row.verdict.status is Status.NO_ANSWER)),
     ]
     if all(row.completion_tokens is not None for side in sides for answers in side for row in answers.rows):
@@ -126,11 +126,14 @@ def shifts(items: Sequence[Item], a: Side, b: Side) -> tuple[Shift, ...]:
     return tuple(shift for shift in found if shift is not None)
 
 
-def truncated(row: Judged) -> float:
-    """Return 1 where a response was cut off at a limit; where nobody said so, where it has no answer for it."""
-    if row.finish_reason is None:
-        return float(row.verdict.status is Status.TRUNCATED)
-    return float(row.finish_reason == "length")
+def _truncated(sides: "Sequence[Sequence[_Answers]]") -> Of:
+    """Return what says whether a response was cut off at a limit: in the same sense for both sides.
+
+    Where somebody does not say how a response ended, only those without an answer for it are known.
+    """
+    if all(row.finish_reason is not None for side in sides for answers in side for row in answers.rows):
+        return lambda row: float(row.finish_reason == "length")
+    return lambda row: float(row.verdict.status is Status.TRUNCATED)
 
 
 def moved_by_truncation(items: Sequence[Item], a: Side, b: Side) -> float:
@@ -139,7 +142,8 @@ def moved_by_truncation(items: Sequence[Item], a: Side, b: Side) -> float:
 
     sides = [[_answers(items, scored) for scored in side] for side in (a, b)]
     cut, right = (
-        [np.mean([answers.means(of) for answers in side], axis=0) for side in sides] for of in (truncated, _right)
+        [np.mean([answers.means(of) for answers in side], axis=0) for side in sides]
+        for of in (_truncated(sides), _right)
     )
     return float((right[1] - right[0])[cut[0] != cut[1]].sum()) / len(items)
 

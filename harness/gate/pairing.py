@@ -174,6 +174,16 @@ def row_guards(pair: Pair) -> list[Guard]:
     return guards
 
 
+def notes_on_verdicts(pairs: Sequence[Pair]) -> list[str]:
+    """Return which runs hold verdicts alone, a note each, and what that leaves out."""
+    alone = [scored.run.path for pair in pairs for scored in (*pair.a, *pair.b) if scored.places is None]
+    return [
+        f"{path} holds no responses: its verdicts are compared as they stand, prompts and images are not checked item "
+        "by item, and flips come without texts"
+        for path in dict.fromkeys(alone)
+    ]
+
+
 def missing_phrases(pair: Pair) -> list[str]:
     """Return what responses each run lacks, a phrase each."""
     return [

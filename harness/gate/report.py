@@ -10,7 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from ahabench.harness.disk import replace_file
-from ahabench.harness.gate.comparison import Category, Comparison, Flip, MetricRow, Outcome, Shift, TaskComparison
+from ahabench.harness.gate.comparison import (
+    Category,
+    Comparison,
+    Flip,
+    MetricRow,
+    Outcome,
+    Said,
+    Shift,
+    TaskComparison,
+)
 from ahabench.harness.gate.flips import BROKEN, FIXED
 from ahabench.harness.gate.guards import GUARDS, Guard
 from ahabench.harness.gate.power import MOST
@@ -212,8 +221,8 @@ def _print_task(task: TaskComparison, say: Callable[..., None], examples: int) -
         for flip in [flip for flip in task.flips if flip.kind == kind][:examples]:
             say(f"{kind}: item {flip.item_id}, gold {flip.gold}", indent=2)
             for label, said in (("A", flip.a), ("B", flip.b)):
-                text = printable(" ".join((said.text or "").split())[-EXCERPT:])
-                say(f"{label} {said.status}, read {said.extracted}: {text}", indent=4)
+                text = " ".join((said.text or "").split())[-EXCERPT:]
+                say(f"{label} {_read(said)}{': ' if said.text else ''}{text}", indent=4)
 
 
 def _markdown(found: Comparison) -> Iterator[str]:
@@ -289,8 +298,11 @@ def _markdown_flip(flip: Flip) -> Iterator[str]:
     yield f"**{flip.kind}**: item {_plain(flip.item_id)}, gold {_plain(str(flip.gold))}"
     yield ""
     for label, said in (("A", flip.a), ("B", flip.b)):
-        yield f"{label}: {_plain(said.status)}, read {_plain(str(said.extracted))}"
-        text = said.text or ""
+        yield f"{label}: {_plain(_read(said))}"
+        text = said.text
+        if text is None:
+            yield ""
+            continue
         cut = "…" + text[-EXCERPT:] if len(text) > EXCERPT else text
         longest = max((len(run) for run in "".join(c if c == "`" else " " for c in cut).split()), default=0)
         fence = "`" * max(3, longest + 1)
@@ -299,6 +311,11 @@ def _markdown_flip(flip: Flip) -> Iterator[str]:
         yield from ("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in x) for x in cut.splitlines())
         yield fence
         yield ""
+
+
+def _read(said: Said) -> str:
+    """Return what became of a response, and what was read out of it where the run has that."""
+    return said.status if said.text is None else f"{said.status}, read {said.extracted}"
 
 
 def _wrapped(text: str, width: int) -> list[str]:

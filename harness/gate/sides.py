@@ -1,28 +1,23 @@
 """One side of a comparison: its runs, and their verdicts by one scorer."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ahabench.harness import registry
+from ahabench.harness.accounting import results_of
 from ahabench.harness.dataset import Dataset
-from ahabench.harness.digests import rows_digest
 from ahabench.harness.errors import IncomparableRunsError, UsageError
-from ahabench.harness.judged import Judged
+from ahabench.harness.gate.stored import Asked, Recorded, read_recorded, read_stored, read_verdicts_alone
 from ahabench.harness.manifest import MANIFEST, Manifest, read_manifest
 from ahabench.harness.report import note
 from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, Key, own_rows
 from ahabench.harness.score import Scores, collect, judge_responses
-from ahabench.harness.types import Response, Status, Verdict
+from ahabench.harness.types import Response
 
-Asked = tuple[str | None, str | None]
-"""The digests of prompt and images that a response answers."""
-_Settled = tuple[Verdict, Mapping[str, Any]]
-_decode = json.JSONDecoder().raw_decode
-_STATUSES = {status.value: status for status in Status}
+ROUNDING = 1e-9
 CARRIED = "file:"
 """How the name of a scorer begins where the verdicts were those that a file carried."""
 
@@ -41,8 +36,8 @@ class Scored:
     run: Run
     scores: Scores
     asked: Mapping[Key, Asked]
-    places: Mapping[Key, int]
-    """Where each response stands in its file, in bytes."""
+    places: Mapping[Key, int] | None
+    """Where each response stands in its file, in bytes; `None` where the run holds verdicts alone."""
 
 
 def open_side(text: str, *, baselines: Path) -> list[Run]:
@@ -95,7 +90,7 @@ def versioned(dataset: Dataset, scorer: str) -> str:
 
 def scorers_of(runs: Sequence[Run], task: str) -> set[str]:
     """Return the names, without versions, of the scorers that runs were last scored with."""
-    found = (_recorded(run.path / task) for run in runs)
+    found = (read_recorded(run.path / task) for run in runs)
     return {recorded.scorer.partition("@")[0] for recorded in found if recorded is not None}
 
 
@@ -110,16 +105,19 @@ def score_side(runs: Sequence[Run], dataset: Dataset, scorer: str) -> list[Score
 
 
 def texts(scored: Scored, task: str, keys: set[Key]) -> dict[Key, str]:
-    """Return the responses' texts under these keys.
+    """Return the responses' texts under these keys; none where the run holds verdicts alone.
 
     Raises:
         UsageError: the file is not the one that was scored a moment ago.
     """
     found: dict[Key, str] = {}
+    places = scored.places
+    if places is None:
+        return found
     path = scored.run.path / task / RESPONSES
     try:
         with path.open("rb") as file:
-            for offset, key in sorted((scored.places[key], key) for key in keys):
+            for offset, key in sorted((places[key], key) for key in keys):
                 file.seek(offset)
                 row = json.loads(file.readline().decode())
                 if row["response"] is not None:
@@ -134,9 +132,12 @@ def _score(run: Run, dataset: Dataset, scorer: str) -> Scored:
     carried = scorer.startswith(CARRIED)
     excluded = frozenset() if carried else registry.find_scorer(dataset.task, scorer).excluded
     wanted = scorer if carried else versioned(dataset, scorer)
-    recorded = _recorded(folder)
+    recorded = read_recorded(folder)
+    if recorded is not None and not (folder / RESPONSES).exists():
+        scores = _score_alone(run, dataset, wanted, recorded, excluded)
+        return Scored(run=run, scores=scores, asked={}, places=None)
     if recorded is not None and recorded.scorer == wanted:
-        read = _read_scored(folder, excluded)
+        read = read_stored(folder, excluded)
         # Readings of a judge and verdicts of a file cannot be made again: those of an older ahabench are taken as well.
         unsaid = recorded.digests == (None, None) and (carried or run.manifest.judge is not None)
         if read is not None and (recorded.digests == read.digests or unsaid):
@@ -153,8 +154,32 @@ def _score(run: Run, dataset: Dataset, scorer: str) -> Scored:
     return Scored(run=run, scores=_score_anew(run, dataset, scorer, recorded, rows), asked=asked, places=places)
 
 
+def _score_alone(run: Run, dataset: Dataset, wanted: str, recorded: Recorded, excluded: frozenset[str]) -> Scores:
+    """Return the verdicts of a run without responses, such as `ahabench board strip` leaves.
+
+    No digest proves these verdicts, since stripping changes the file; that they come to the headline beside them does.
+    """
+    if recorded.scorer != wanted:
+        raise IncomparableRunsError(
+            f"{run.path}: {dataset.protocol} was scored by {recorded.scorer}, wanted {wanted}, and the run holds no "
+            "responses that could be scored again; compare the run that it was made from"
+        )
+    folder = run.path / dataset.task.name
+    judged = read_verdicts_alone(folder, recorded.lexicon)
+    scores = collect(dataset, wanted, judged, excluded=excluded, n_samples=run.manifest.sampling.samples)
+    if not scores.missing and recorded.headline is not None:
+        name = dataset.task.headline
+        value = dataset.task.metrics[name](results_of(dataset.items, scores.judged)).value
+        if value is None or abs(value - recorded.headline) > ROUNDING:
+            raise UsageError(
+                f"{folder / VERDICTS} comes to {name} {value}, and {METRICS} beside it says {recorded.headline}: they "
+                "are of two scorings; take the run anew from where it came"
+            )
+    return scores
+
+
 def _score_anew(
-    run: Run, dataset: Dataset, scorer: str, recorded: "_Recorded | None", responses: Sequence[Response]
+    run: Run, dataset: Dataset, scorer: str, recorded: Recorded | None, responses: Sequence[Response]
 ) -> Scores:
     if scorer.startswith(CARRIED):
         found = "no verdicts on these responses" if recorded is None or recorded.scorer == scorer else recorded.scorer
@@ -174,100 +199,3 @@ def _score_anew(
         why = "has verdicts that are not known to be of these responses"
     note(f"{run.path}: {dataset.protocol} {why}; scored with {wanted} for this comparison")
     return judge_responses(dataset, scorer, responses, n_samples=run.manifest.sampling.samples)
-
-
-class _Recorded(NamedTuple):
-    """What a `metrics.json` says of the verdicts beside it."""
-
-    scorer: str
-    digests: tuple[str | None, str | None]
-    """Of responses and verdicts; `None` where an older ahabench wrote it."""
-
-
-def _recorded(folder: Path) -> _Recorded | None:
-    """Return whose a run's verdicts are, and on what; `None` where there are none."""
-    if not (folder / METRICS).exists() or not (folder / VERDICTS).exists():
-        return None
-    try:
-        row = json.loads((folder / METRICS).read_bytes())
-        return _Recorded(str(row["scorer"]), (row.get("responses_sha256"), row.get("verdicts_sha256")))
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(folder / METRICS, error) from error
-
-
-class _Read(NamedTuple):
-    """Responses with the verdicts on disk."""
-
-    judged: list[Judged]
-    """Without image sizes and prompt tokens, which no comparison looks at."""
-    asked: dict[Key, Asked]
-    places: dict[Key, int]
-    digests: tuple[str, str]
-    """Of responses and verdicts, as `metrics.json` has them."""
-
-
-def _read_scored(folder: Path, excluded: frozenset[str]) -> _Read | None:
-    """Return the verdicts on disk with what the responses say beside their texts; `None` where they do not match.
-
-    Rows are not checked one by one as `own_rows` does it: the digest tells that they are those that were.
-    """
-    verdicts, verdicts_sha256 = _verdicts(folder)
-    digests = []
-    read = _Read([], {}, {}, ("", ""))
-    offset = 0
-    try:
-        with (folder / RESPONSES).open("rb") as file:
-            for line in file:
-                digests.append(hashlib.sha256(line).digest())
-                row, _ = _decode(line.decode())
-                key = (str(row["item_id"]), row.get("sample_index") or 0)
-                read.asked[key] = (row.get("prompt_sha256"), row.get("images_sha256"))
-                read.places[key] = offset
-                offset += len(line)
-                if key[0] not in excluded:
-                    verdict, aha = verdicts.pop(key)
-                    reason, tokens = row.get("finish_reason"), row.get("completion_tokens")
-                    read.judged.append(
-                        Judged(
-                            item_id=key[0],
-                            sample_index=key[1],
-                            verdict=verdict,
-                            finish_reason=reason,
-                            completion_tokens=tokens,
-                            aha=aha,
-                        )
-                    )
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        # What is wrong, if anything is, whoever reads them with care will say.
-        return None
-    return None if verdicts else read._replace(digests=(rows_digest(digests), verdicts_sha256))
-
-
-def _verdicts(folder: Path) -> tuple[dict[Key, _Settled], str]:
-    """Return verdict and aha counts by key, and the file's SHA-256. Equal ones are one object: most say the same."""
-    path = folder / VERDICTS
-    sha = hashlib.sha256()
-    found: dict[Key, _Settled] = {}
-    known: dict[tuple[str, str | None, str], Verdict] = {}
-    counts: dict[tuple[object, object], Mapping[str, Any]] = {}
-    try:
-        with path.open("rb") as file:
-            for line in file:
-                sha.update(line)
-                row, _ = _decode(line.decode())
-                said = (row["status"], row["extracted"], row["rule"])
-                if said not in known:
-                    known[said] = Verdict(status=_STATUSES[said[0]], extracted=said[1], rule=said[2])
-                aha = row.get("aha") or {}
-                # All that a comparison looks at.
-                read = (aha.get("lexicon"), aha.get("moments"))
-                if read not in counts:
-                    counts[read] = {"lexicon": read[0], "moments": read[1]}
-                found[str(row["item_id"]), int(row["sample_index"])] = (known[said], counts[read])
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, error) from error
-    return found, sha.hexdigest()
-
-
-def _damaged(path: Path, error: Exception) -> UsageError:
-    return UsageError(f"{path} is damaged ({error}); delete it and run `ahabench score` again")
