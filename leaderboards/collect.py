@@ -8,8 +8,8 @@ from pathlib import Path
 from ahabench.harness.errors import UsageError
 from ahabench.harness.manifest import MANIFEST
 from ahabench.harness.report import note
+from ahabench.leaderboards.run_files import held
 from ahabench.leaderboards.runs import BoardRun, Reader, TaskScore
-from ahabench.leaderboards.submitted import held
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 

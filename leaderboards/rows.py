@@ -7,7 +7,7 @@ from typing import Any
 
 from ahabench.harness.disk import replace_file
 from ahabench.harness.manifest import Manifest, read_manifest
-from ahabench.leaderboards.answered import Answered, answered, chosen_tasks
+from ahabench.leaderboards.run_items import Answered, answered, chosen_tasks
 from ahabench.leaderboards.runs import model_name
 
 

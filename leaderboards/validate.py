@@ -13,9 +13,9 @@ from ahabench.harness.rescore import items_of
 from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, Key, parse_response, read_rows
 from ahabench.harness.score import MAX_SAMPLES, judge_responses, summarise
 from ahabench.harness.types import Response
-from ahabench.leaderboards.asked import Claims, check_asked
+from ahabench.leaderboards.claims import Claims, check_asked
+from ahabench.leaderboards.run_files import held, strange_files
 from ahabench.leaderboards.runs import Reader, read_card, read_objects
-from ahabench.leaderboards.submitted import held, strange_files
 
 CLOSE = 1e-9
 SHOWN = 20

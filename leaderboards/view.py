@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ahabench.harness.errors import DatasetError, UsageError
 from ahabench.harness.manifest import Manifest, read_manifest
 from ahabench.harness.types import Item
-from ahabench.leaderboards.answered import Answered, answered, chosen_tasks, think_and_answer
+from ahabench.leaderboards.run_items import Answered, answered, chosen_tasks, think_and_answer
 from ahabench.leaderboards.runs import model_name
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from ahabench.harness.manifest import Manifest, PromptRecord, TaskRecord
 from ahabench.harness.rescore import score_run
 from ahabench.harness.runner import Plan, TaskPlan
 from ahabench.harness.runner import run as generate
-from ahabench.leaderboards.asked import Claims, check_asked
+from ahabench.leaderboards.claims import Claims, check_asked
 from ahabench.leaderboards.validate import Findings, validate
 
 MakeRun = Callable[..., Path]

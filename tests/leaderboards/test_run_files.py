@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ahabench.leaderboards import submitted
-from ahabench.leaderboards.submitted import held, strange_files
+from ahabench.leaderboards import run_files
+from ahabench.leaderboards.run_files import held, strange_files
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_last_line_without_an_end_has_a_length_too(run: Path) -> None:
 
 
 def test_lines_have_a_number(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submitted, "MOST_LINES", 10)
+    monkeypatch.setattr(run_files, "MOST_LINES", 10)
     path = run / "mathvista" / "verdicts.jsonl"
     path.write_bytes(b"{}\n" * 10)
     assert list(strange_files(run)) == []
