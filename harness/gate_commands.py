@@ -1,13 +1,17 @@
 """The commands of the gate: compare two runs, plan how many items that takes, keep baselines."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ahabench.harness import report
 from ahabench.harness.commands import AsJson, Data
 from ahabench.harness.errors import DatasetError, UsageError
+
+if TYPE_CHECKING:
+    from ahabench.harness.gate.plan import Design
 
 Baselines = Annotated[Path, typer.Option(help="Folder in which baselines are kept.")]
 BASELINES = Path("baselines")
@@ -95,8 +99,9 @@ def compare(
 def plan(
     tasks: Annotated[str | None, typer.Option(help="all, or mathvista,mathvision:testmini.")] = None,
     suite: Annotated[str, typer.Option(help="full, or mini: the small benchmarks that are drawn here.")] = "full",
-    items: Annotated[int | None, typer.Option(min=2, help="Plan for so many items of anything instead.")] = None,
-    clusters: Annotated[int | None, typer.Option(min=2, help="With --items: in so many clusters.")] = None,
+    items: Annotated[
+        str | None, typer.Option(metavar="N[/CLUSTERS],...", help="Plan for so many items of anything instead.")
+    ] = None,
     margin: Annotated[float, typer.Option(help="Points.")] = 2.0,
     discordance: Annotated[str, typer.Option(help="Shares of items that one side alone gets right.")] = "0.1,0.2,0.3",
     correlation: Annotated[
@@ -113,16 +118,14 @@ def plan(
     plot: Annotated[Path | None, typer.Option(help="Write a picture: an SVG file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what difference each benchmark can show, and how many items a margin takes."""
-    from ahabench.harness import registry
-    from ahabench.harness.dataset import load
-    from ahabench.harness.disk import replace_file
-    from ahabench.harness.gate.plan import design_of, design_of_items, measured_designs, plan_rows
-    from ahabench.harness.gate.plan_report import picture, print_plan
-    from ahabench.harness.gate.policy import Policy
-    from ahabench.harness.gate.sides import open_side
+    """Tell what difference each benchmark can show, and how many items a margin takes.
 
-    shares = _fractions(discordance)
+    Without --tasks, --items or runs, for the benchmarks' published sizes, which takes no data.
+    """
+    from ahabench.harness.disk import replace_file
+    from ahabench.harness.gate.plan import plan_rows
+    from ahabench.harness.gate.plan_report import picture, print_plan
+
     for name, value, most in (
         ("--margin", margin / 100, 1.0),
         ("--alpha", alpha, 0.5),
@@ -132,18 +135,13 @@ def plan(
             raise UsageError(f"{name} {value:g} is out of range")
     if not 0.5 < power < 1:
         raise UsageError(f"--power {power:g} is out of range, wanted between 0.5 and 1")
+    named = [name for name, given in (("--tasks", tasks), ("--items", items), ("runs", discordance_from)) if given]
+    if len(named) > 1:
+        raise UsageError(f"a plan is for {' or for '.join(named)}; give one of them")
     if discordance_from is not None:
-        a, b = (open_side(side, baselines=baselines) for side in discordance_from)
-        designs = measured_designs(a, b, Policy(allow_missing=True), data)
-    elif items is not None:
-        designs = [design_of_items(items, clusters or items, correlation=correlation, discordances=shares)]
+        designs = _measured(discordance_from, baselines, data)
     else:
-        pairs = registry.parse_tasks(tasks, suite=suite)
-        try:
-            loaded = [load(task, split, data=data) for task, split in pairs]
-        except DatasetError as error:
-            raise DatasetError(f"{error}, or plan for a number alone with --items (and --clusters)") from error
-        designs = [design_of(one, correlation=correlation, discordances=shares) for one in loaded]
+        designs = _assumed(tasks, suite, items, data, correlation, _fractions(discordance))
     rows = plan_rows(designs, margin=margin / 100, alpha=alpha, power=power)
     if plot is not None:
         replace_file(plot, [picture(rows, margin=margin / 100, power=power).encode()])
@@ -151,6 +149,32 @@ def plan(
         report.print_json([row.as_row() for row in rows])
     else:
         print_plan(rows, margin=margin / 100, alpha=alpha, power=power)
+
+
+def _measured(runs: tuple[str, str], baselines: Path, data: Path | None) -> "list[Design]":
+    from ahabench.harness.gate.plan import measured_designs
+    from ahabench.harness.gate.policy import Policy
+    from ahabench.harness.gate.sides import open_side
+
+    a, b = (open_side(side, baselines=baselines) for side in runs)
+    return measured_designs(a, b, Policy(allow_missing=True), data)
+
+
+def _assumed(
+    tasks: str | None, suite: str, items: str | None, data: Path | None, correlation: float, shares: Sequence[float]
+) -> "list[Design]":
+    from ahabench.harness import registry
+    from ahabench.harness.dataset import load
+    from ahabench.harness.gate.plan import SIZES, design_of, design_of_size, parse_sizes
+
+    if items is not None or (tasks is None and data is None and suite == registry.SUITES[0]):
+        sizes = SIZES if items is None else parse_sizes(items)
+        return [design_of_size(size, correlation=correlation, discordances=shares) for size in sizes]
+    try:
+        loaded = [load(task, split, data=data) for task, split in registry.parse_tasks(tasks or "all", suite=suite)]
+    except DatasetError as error:
+        raise DatasetError(f"{error}, or leave out --tasks: the published sizes take no data") from error
+    return [design_of(one, correlation=correlation, discordances=shares) for one in loaded]
 
 
 def _fractions(text: str) -> list[float]:

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ahabench.harness.accounting import results_of
 from ahabench.harness.dataset import Dataset
-from ahabench.harness.errors import IncomparableRunsError
+from ahabench.harness.errors import IncomparableRunsError, UsageError
 from ahabench.harness.gate.pairing import check, common_items, common_tasks, notes_on, pair_up
 from ahabench.harness.gate.policy import Policy
 from ahabench.harness.gate.power import (
@@ -28,12 +28,41 @@ CORRELATION = 0.5
 """Assumed between two items' differences in one cluster, where no runs tell."""
 
 
+class Size(NamedTuple):
+    """A set of items as it is published, or as somebody names it."""
+
+    name: str
+    metric: str
+    n: int
+    """Units of the metric."""
+    clusters: int
+    """Equal in size, as nearly as they can be."""
+    unit: str = "items"
+    """What `n` counts: "items" or "clusters"."""
+
+
+SIZES = (
+    Size("smoke set", "accuracy", 100, 100),
+    Size("mathvision testmini", "accuracy", 304, 304),
+    Size("logicvista test", "accuracy", 447, 447),
+    Size("dynamath sample", "worst", 501, 501, "clusters"),
+    Size("wemath testmini", "score_strict", 525, 525, "clusters"),
+    Size("mathverse vision_only", "accuracy", 788, 788),
+    Size("mathvista testmini", "accuracy", 1_000, 1_000),
+    Size("wemath testmini", "accuracy", 1_740, 525),
+    Size("mathvision test", "accuracy", 3_040, 3_040),
+    Size("mathverse testmini", "accuracy", 3_940, 788),
+    Size("dynamath sample", "average", 5_010, 501),
+)
+"""What is known of the benchmarks where none of their data is at hand."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Design:
     """What is compared: how many units, in which clusters, and how alike a cluster's items behave."""
 
     name: str
-    """The benchmark and split, or "items"."""
+    """The benchmark and split, or the number of items."""
     metric: str
     n: int
     """Items, or clusters where the headline counts those."""
@@ -97,20 +126,38 @@ def design_of(dataset: Dataset, *, correlation: float, discordances: Sequence[fl
     )
 
 
-def design_of_items(items: int, clusters: int, *, correlation: float, discordances: Sequence[float]) -> Design:
-    """Return the design of so many items in clusters of equal size, as nearly as they can be."""
-    clusters = min(items, clusters)
-    small, larger = divmod(items, clusters)
+def design_of_size(size: Size, *, correlation: float, discordances: Sequence[float]) -> Design:
+    """Return the design of so many units in clusters of equal size, as nearly as they can be."""
+    small, larger = divmod(size.n, size.clusters)
     return Design(
-        name="items",
-        metric="accuracy",
-        n=items,
-        unit="items",
-        sizes=(small + 1,) * larger + (small,) * (clusters - larger),
+        name=size.name,
+        metric=size.metric,
+        n=size.n,
+        unit=size.unit,
+        sizes=(small + 1,) * larger + (small,) * (size.clusters - larger),
         correlation=correlation,
         discordances=tuple(discordances),
         measured=False,
     )
+
+
+def parse_sizes(text: str) -> list[Size]:
+    """Return the sizes of "500" or "304,3940/788", which has 3,940 items in 788 clusters.
+
+    Raises:
+        UsageError: a part is no number of items, or of at most as many clusters.
+
+    >>> parse_sizes("3940/788")
+    [Size(name='3,940 items', metric='accuracy', n=3940, clusters=788, unit='items')]
+    """
+    sizes = []
+    for part in text.split(","):
+        n, slash, clusters = part.strip().partition("/")
+        numbers = [int(one) if one.isascii() and one.isdigit() and len(one) < 10 else 0 for one in (n, clusters or n)]
+        if not 2 <= numbers[1] <= numbers[0] or (slash and not clusters):
+            raise UsageError(f"--items {text!r}: {part!r} is no number of items from 2, such as 1000 or 3940/788")
+        sizes.append(Size(f"{numbers[0]:,} items", "accuracy", *numbers))
+    return sizes
 
 
 def measured_designs(a: Sequence[Run], b: Sequence[Run], policy: Policy, data: Path | None) -> list[Design]:

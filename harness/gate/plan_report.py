@@ -14,7 +14,7 @@ from ahabench.harness.gate.power import POWER, smallest_difference
 from ahabench.harness.report import printable
 
 _COLUMNS = 80
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 440, 56, 24, 32, 56
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 440, 56, 24, 48, 56
 _DASHES = ("", "7 4", "2 3", "10 3 2 3")
 
 
@@ -24,7 +24,7 @@ def print_plan(rows: Sequence[PlanRow], *, margin: float, alpha: float, power: f
     discordances = list(dict.fromkeys(row.discordance for row in rows if not row.measured))
     by_name: dict[str, list[PlanRow]] = {}
     for row in rows:
-        by_name.setdefault(row.name, []).append(row)
+        by_name.setdefault(_name(row), []).append(row)
     titles = [f"d {100 * value:g} %" for value in discordances] or ["at its d"]
     console.print(Text("Smallest difference that a comparison shows, in points", style="bold"))
     table = _table(["n", "clusters", "design\neffect"], titles)
@@ -32,14 +32,14 @@ def print_plan(rows: Sequence[PlanRow], *, margin: float, alpha: float, power: f
         first = some[0]
         values = [_points(row.smallest_difference) for row in some]
         n = f"{first.n:,} {first.unit}"
-        table.add_row(_name(name, first), n, f"{first.clusters:,}", f"{first.design_effect:.2f}", *values)
+        table.add_row(Text(name), n, f"{first.clusters:,}", f"{first.design_effect:.2f}", *values)
     console.print(table)
     console.print()
     for what, name in (("to show", "n_to_show"), ("to pass", "n_to_pass")):
         console.print(Text(f"What a margin of {100 * margin:g} points takes {what}", style="bold"))
         table = _table(["counted in"], titles)
         for protocol, some in by_name.items():
-            table.add_row(_name(protocol, some[0]), some[0].unit, *(_count(getattr(row, name)) for row in some))
+            table.add_row(Text(protocol), some[0].unit, *(_count(getattr(row, name)) for row in some))
         console.print(table)
         console.print()
     for row in rows:
@@ -117,7 +117,7 @@ def _grid(axes: _Axes, margin: float, power: float) -> Iterator[str]:
         yield f'<path d="M{_LEFT} {axes.y(margin):.1f}H{right}" stroke="#b00" stroke-width="1.5"/>'
         yield f'<text x="{_LEFT + 6}" y="{axes.y(margin) - 4:.1f}" fill="#b00">margin</text>'
     yield f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 8}" text-anchor="middle">independent items (log scale)</text>'
-    yield f'<text x="12" y="{_TOP - 12}">smallest difference shown with power {100 * power:g} %, points</text>'
+    yield f'<text x="12" y="{_TOP - 28}">smallest difference shown with power {100 * power:g} %, points</text>'
 
 
 def _curve(axes: _Axes, discordance: float, dashes: str, power: float) -> Iterator[str]:
@@ -132,19 +132,20 @@ def _curve(axes: _Axes, discordance: float, dashes: str, power: float) -> Iterat
 
 
 def _marks(axes: _Axes, rows: Sequence[PlanRow]) -> Iterator[str]:
-    """Yield a point for each row, and a letter with a legend for each benchmark."""
-    names = list(dict.fromkeys(row.name for row in rows))
+    """Yield a point for each row, and a letter with a legend for each benchmark, above its highest point."""
+    highest: dict[str, tuple[float, float]] = {}
     for row in rows:
+        highest.setdefault(_name(row), (0.0, 0.0))
         if row.smallest_difference is None or row.discordance not in axes.discordances:
             continue
         x, y = axes.x(row.n / row.design_effect), axes.y(row.smallest_difference)
-        text = escape(
-            f"{row.name}, discordance {100 * row.discordance:.3g} %: {100 * row.smallest_difference:.1f} points"
-        )
-        yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#06c"><title>{text}</title></circle>'
-        yield f'<text x="{x:.1f}" y="{y - 7:.1f}" text-anchor="middle">{_letter(names.index(row.name))}</text>'
-    for place, name in enumerate(names):
-        label = escape(printable(f"{_letter(place)}  {name}"))
+        shown = f"{_name(row)}, discordance {100 * row.discordance:.3g} %: {_points(row.smallest_difference)} points"
+        yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#06c"><title>{escape(shown)}</title></circle>'
+        highest[_name(row)] = max(highest[_name(row)], (row.smallest_difference, x))
+    for place, (name, (value, x)) in enumerate(highest.items()):
+        if value:
+            yield f'<text x="{x:.1f}" y="{axes.y(value) - 7:.1f}" text-anchor="middle">{_letter(place)}</text>'
+        label = escape(f"{_letter(place)}  {name}")
         yield f'<text x="{_WIDTH - 190}" y="{_TOP + 16 + 16 * place}">{label}</text>'
 
 
@@ -160,8 +161,8 @@ def _table(numbers: Sequence[str], titles: Sequence[str]) -> Table:
     return table
 
 
-def _name(name: str, row: PlanRow) -> Text:
-    return Text(printable(f"{name} {row.metric}"))
+def _name(row: PlanRow) -> str:
+    return printable(f"{row.name} {row.metric}")
 
 
 def _points(value: float | None) -> str:
