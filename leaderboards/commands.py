@@ -102,19 +102,24 @@ def view(
 ) -> None:
     """Browse a run item by item in Inspect's viewer."""
     import tempfile
+    from contextlib import ExitStack
 
     from ahabench.leaderboards.serving import server
-    from ahabench.leaderboards.view import bundle
+    from ahabench.leaderboards.view import bundle, refuse_foreign, write_logs
 
     if out is None and not serve:
         raise UsageError("give --out DIR, or --serve")
-    with tempfile.TemporaryDirectory() as folder:
-        target = out or Path(folder) / "view"
-        count = bundle(run, target, data=data, images=images, task=task, against=against)
-        report.note(f"{count} logs in {target}; a browser reads them from a static host, not from a file")
-        if serve:
-            with server(target, port) as serving:
-                print(f"http://127.0.0.1:{serving.server_address[1]}/", flush=True)
-                serving.serve_forever()
-        else:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        target = out or folder / "view"
+        # Before the logs, which may take long.
+        refuse_foreign(target)
+        host = stack.enter_context(server(target, port)) if serve else None
+        written = write_logs(run, folder / "logs", data=data, images=images, task=task, against=against)
+        bundle(folder / "logs", target)
+        if host is None:
+            report.note(f"{len(written)} logs in {target}; a browser reads them from a static host, not from a file")
             print(target / "index.html")
+        else:
+            print(f"http://127.0.0.1:{host.server_address[1]}/", flush=True)
+            host.serve_forever()

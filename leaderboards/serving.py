@@ -9,6 +9,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import BinaryIO
 
+from ahabench.harness.errors import UsageError
+
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -20,9 +22,12 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
         port: 0 takes a free one.
 
     Raises:
-        OSError: the port is taken.
+        UsageError: the port is taken, or not ours to take.
     """
-    return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, directory=str(folder)))
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, directory=str(folder)))
+    except OSError as error:
+        raise UsageError(f"port {port} cannot be used ({error.strerror}); --port 0 takes a free one") from error
 
 
 def part_of(header: str, size: int) -> tuple[int, int] | None:

@@ -23,6 +23,8 @@ SHARD = 200
 """Responses in one log: what a browser loads at a time."""
 IMAGE_PIXELS = 768 * 768
 """Larger images are shown smaller."""
+BUNDLED = frozenset({"assets", "content-security-policy.json", "index.html", "logs", "robots.txt"})
+"""What Inspect's viewer has in its folder."""
 EPOCH = "1970-01-01T00:00:00+00:00"
 """Logs want a time of creation; derived files have none."""
 
@@ -69,37 +71,37 @@ def write_logs(
     return written
 
 
-def bundle(
-    run: Path,
-    out: Path,
-    *,
-    data: Path | None = None,
-    images: bool = True,
-    task: str | None = None,
-    against: Path | None = None,
-) -> int:
-    """Write a run's logs with Inspect's viewer into a folder, and return how many logs there are.
-
-    Args:
-        run: a run directory.
-        out: the folder; an earlier bundle there is replaced.
-        data: as for `write_logs`.
-        images: as for `write_logs`.
-        task: as for `write_logs`.
-        against: as for `write_logs`.
+def refuse_foreign(out: Path) -> None:
+    """Raise where a bundle may not stand, before hours go into its logs: whatever stands there is deleted.
 
     Raises:
-        UsageError: as `write_logs`; or `out` holds something that is no bundle.
-        DatasetError: the items are not at hand.
+        UsageError: the folder holds what is no part of an earlier bundle.
     """
-    _require()
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise UsageError(f"{out} is no folder; give a new one")
+    entries = sorted(out.iterdir()) if out.exists() else []
+    logs = sorted((out / "logs").iterdir()) if out / "logs" in entries else []
+    foreign = [path for path in entries if path.name not in BUNDLED]
+    foreign += [path for path in logs if path.suffix != ".eval" and path.name != "listing.json"]
+    if foreign or (entries and not logs):
+        what = foreign[0].relative_to(out) if foreign else "no logs"
+        raise UsageError(f"{out} holds {what}, so it is no earlier bundle and is not replaced; give a new folder")
+
+
+def bundle(logs: Path, out: Path) -> None:
+    """Write a folder of logs with Inspect's viewer into a folder.
+
+    Args:
+        logs: from `write_logs`.
+        out: the folder; an earlier bundle there is replaced.
+
+    Raises:
+        UsageError: as `refuse_foreign`.
+    """
     from inspect_ai.log import bundle_log_dir
 
-    if out.exists() and any(out.iterdir()) and not (out / "logs").is_dir():
-        raise UsageError(f"{out} is not empty and holds no earlier bundle; give a new folder")
+    refuse_foreign(out)
     with tempfile.TemporaryDirectory() as folder:
-        logs = Path(folder) / "logs"
-        written = write_logs(run, logs, data=data, images=images, task=task, against=against)
         made = Path(folder) / "site"
         # It tells stdout where it works, which is the command's.
         with redirect_stdout(io.StringIO()):
@@ -108,7 +110,6 @@ def bundle(
             shutil.rmtree(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(made, out)
-    return len(written)
 
 
 def _require() -> None:

@@ -104,14 +104,35 @@ def test_pictures_can_be_left_out(run: Path, tmp_path: Path) -> None:
     assert kinds == {"text"}
 
 
-def test_a_folder_that_holds_something_else_is_not_replaced(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("foreign", ["thesis.tex", "logs/notes.txt", "logs"])
+def test_a_folder_that_is_no_earlier_bundle_is_not_replaced(tmp_path: Path, foreign: str) -> None:
     pytest.importorskip("inspect_ai", reason="inspect-ai is not installed")
     from ahabench.leaderboards import view
 
-    (tmp_path / "thesis.tex").touch()
+    (tmp_path / "logs").mkdir()
+    if "." in foreign:
+        (tmp_path / foreign).touch()
     with pytest.raises(UsageError, match="no earlier bundle"):
-        view.bundle(run, tmp_path)
-    assert (tmp_path / "thesis.tex").exists()
+        view.bundle(tmp_path / "none", tmp_path)
+    assert (tmp_path / foreign).exists()
+
+
+def test_an_earlier_bundle_is_replaced(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("inspect_ai", reason="inspect-ai is not installed")
+    from ahabench.leaderboards import view
+
+    view.write_logs(run, tmp_path / "logs", images=False)
+    view.bundle(tmp_path / "logs", tmp_path / "view")
+    old = tmp_path / "view" / "logs" / "old.eval"
+    old.touch()
+    view.bundle(tmp_path / "logs", tmp_path / "view")
+    assert (tmp_path / "view" / "index.html").exists()
+    assert not old.exists()
+
+
+def test_a_port_that_is_taken_is_said_at_once(run: Path) -> None:
+    with server(run, 0) as host, pytest.raises(UsageError, match="--port 0 takes a free one"):
+        server(run, host.server_address[1])
 
 
 @pytest.mark.slow
@@ -119,7 +140,8 @@ def test_the_browser_shows_a_sample_and_asks_nobody_else(run: Path, tmp_path: Pa
     pytest.importorskip("inspect_ai", reason="inspect-ai is not installed")
     from ahabench.leaderboards import view
 
-    assert view.bundle(run, tmp_path / "view") == 1
+    assert len(view.write_logs(run, tmp_path / "logs")) == 1
+    view.bundle(tmp_path / "logs", tmp_path / "view")
     with server(tmp_path / "view", 0) as host:
         threading.Thread(target=host.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{host.server_address[1]}/"
@@ -149,7 +171,9 @@ def test_a_sample_costs_its_own_bytes_and_an_index_of_the_others(
     words_of_all = str(words.getrandbits(64))
     text = f"<think>{words_of_all} {' '.join(str(words.getrandbits(64)) for _ in range(1_000))}</think>none"
     tasks = ("mathvista", "mathvision", "logicvista")
-    assert view.bundle(make_run("big", lambda _: False, tasks=tasks, text=text), tmp_path / "view") == 18
+    big = make_run("big", lambda _: False, tasks=tasks, text=text)
+    assert len(view.write_logs(big, tmp_path / "logs")) == 18
+    view.bundle(tmp_path / "logs", tmp_path / "view")
     size = sum(path.stat().st_size for path in (tmp_path / "view" / "logs").iterdir())
     with server(tmp_path / "view", 0) as host:
         threading.Thread(target=host.serve_forever, daemon=True).start()
