@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ahabench.harness.errors import UsageError
@@ -51,18 +51,19 @@ class Comparable:
 
 
 def collect(paths: Sequence[Path]) -> list[BoardRun]:
-    """Return the runs in these places, each a run directory or a folder of such, in their order.
+    """Return the runs in these places, each a run directory or a folder of such, whatever the order of the places.
 
     Raises:
         UsageError: there is none in a place, one is named twice, or one cannot be read.
     """
     reader, taken, runs = Reader(), set[str](), []
-    seen: set[Path] = set()
+    seen: dict[Path, Path] = {}
     for path in (found for place in paths for found in _runs_in(place)):
         real = path.resolve()
         if real in seen:
             raise UsageError(f"{path} is named twice; a run is one row")
-        seen.add(real)
+        seen[real] = path
+    for real, path in sorted(seen.items(), key=lambda one: (one[0].name, one[0])):
         slug = _slug(real.name, taken)
         taken.add(slug)
         runs.append(reader.read(path, slug))
@@ -138,7 +139,5 @@ def _slug(name: str, taken: set[str]) -> str:
 
 def _distinct(runs: list[BoardRun]) -> list[BoardRun]:
     """Return the runs with the folder's name added where two would have the same name."""
-    from dataclasses import replace
-
     names = [run.name for run in runs]
     return [replace(run, name=f"{run.name} ({run.slug})") if names.count(run.name) > 1 else run for run in runs]

@@ -12,7 +12,7 @@ from ahabench.harness.gate.comparison import Comparison, Flip, Said, TaskCompari
 from ahabench.harness.report import note
 from ahabench.harness.types import Item
 from ahabench.leaderboards.site import render
-from ahabench.leaderboards.table import SIX
+from ahabench.leaderboards.table import name_of
 
 SHOWN = 60
 """Flips of each kind that a benchmark shows; the page says how many more there are."""
@@ -71,7 +71,7 @@ def _task(task: TaskComparison, data: Path | None, *, images: bool) -> dict[str,
     items = _items(task, {flip.item_id for flip in shown}, data) if images and shown else {}
     return {
         "task": task,
-        "label": SIX.get(task.task, task.task).split(" ")[0],
+        "label": name_of(task.task),
         "flips": [_flip(flip, items.get(flip.item_id)) for flip in shown],
         "counts": {kind: len(_of_kind(task.flips, kind)) for kind in ("broken", "fixed")},
         "left_out": len(task.flips) - len(shown),

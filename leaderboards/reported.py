@@ -27,6 +27,10 @@ class Source(_FromFile):
     page: str
     """As printed; "not known" where the source was read without pages."""
 
+    def __str__(self) -> str:
+        """Return what a reader looks up."""
+        return f"{self.cite}, {self.place}, page {self.page}"
+
 
 class ReportedRow(_FromFile):
     """One row of a published table. Scores are in percent, as printed."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from ahabench.leaderboards import charts, exports
 from ahabench.leaderboards.runs import BoardRun, EstimateRow, MetricsFile, TaskScore, model_name
-from ahabench.leaderboards.table import SIX, Cell
+from ahabench.leaderboards.table import SIX, Cell, name_of
 
 
 def run_values(run: BoardRun, out: Path) -> dict[str, Any]:
@@ -21,8 +21,8 @@ def run_values(run: BoardRun, out: Path) -> dict[str, Any]:
     return {
         "run": run,
         "facts": _facts(run),
-        "tasks": [(task, SIX.get(task, task), score, _cells(score)) for task, score in known],
-        "gaps": [(SIX.get(task, task), score.gap) for task, score in run.tasks.items() if score.metrics is None],
+        "tasks": [(task, name_of(task), score, _cells(score)) for task, score in known],
+        "gaps": [(name_of(task), score.gap) for task, score in run.tasks.items() if score.metrics is None],
         "quantities": _quantities([score.metrics for _, score in known if score.metrics is not None]),
         "curves": charts.curves(run.training),
         "items": f"../items/{run.slug}/index.html" if (out / "items" / run.slug / "index.html").exists() else None,
@@ -99,7 +99,7 @@ def _facts(run: BoardRun) -> list[tuple[str, str]]:
         ("judge", manifest.judge.served_model or manifest.judge.model if manifest.judge else "none"),
         ("status", manifest.status),
         *(
-            (f"data digest: {SIX.get(task, task)}", record.data_digest or "not known")
+            (f"data digest: {name_of(task)}", record.data_digest or "not known")
             for task, record in manifest.tasks.items()
         ),
         (

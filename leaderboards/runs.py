@@ -33,16 +33,16 @@ class _FromFile(BaseModel):
 class ModelCard(_FromFile):
     """What a manifest cannot know of a model."""
 
-    name: str | None = None
+    name: str | None = Field(default=None, max_length=120)
     parameters_b: float | None = Field(default=None, gt=0, lt=1e6, allow_inf_nan=False)
     """In billions."""
-    base: str | None = None
+    base: str | None = Field(default=None, max_length=120)
     """The model that it was trained from."""
     date: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}(-\d{2})?$")
     """When it was released."""
-    url: str | None = Field(default=None, pattern=r"^https?://")
-    licence: str | None = None
-    note: str | None = None
+    url: str | None = Field(default=None, pattern=r"^https?://[!-~]+$", max_length=500)
+    licence: str | None = Field(default=None, max_length=120)
+    note: str | None = Field(default=None, max_length=400)
 
 
 class EstimateRow(_FromFile):

@@ -17,7 +17,7 @@ from ahabench.harness.report import printable
 from ahabench.leaderboards import charts, exports
 from ahabench.leaderboards.run_page import cell_of, run_values
 from ahabench.leaderboards.runs import BoardRun, TaskScore
-from ahabench.leaderboards.table import MEAN, SIX, Board, Row, Table
+from ahabench.leaderboards.table import MEAN, SIX, Board, Row, Table, footnotes, half_width, name_of, parameters
 
 SHORT = {
     "ik": "IK",
@@ -78,11 +78,10 @@ def write_site(board: Board, runs: Sequence[BoardRun], out: Path) -> list[Path]:
         )
     for run in runs:
         pages[f"runs/{run.slug}.html"] = render("run.html.jinja", "../", **run_values(run, out))
-    nav = [(task, SIX.get(task, task)) for task in tasks]
     written = exports.write_tables(board, out)
     for name, text in pages.items():
         path = out / name
-        filled = text.replace(_NAV, _nav(nav, "../" if "/" in name else ""))
+        filled = text.replace(_NAV, _nav(tasks, "../" if "/" in name else ""))
         replace_file(path, [filled.encode("utf-8", "backslashreplace")])
         written.append(path)
     return written
@@ -115,13 +114,13 @@ def _environment() -> Any:
     )
     environment.filters |= {
         "score": exports.score,
-        "half": exports.half_width,
+        "half": half_width,
         "share": exports.share,
-        "size": exports.parameters,
+        "size": parameters,
         "printable": printable,
         "word": lambda name: METRIC_WORDS.get(name, name),
     }
-    environment.globals |= {"bar": charts.bar, "MEAN": MEAN, "footnotes": exports.footnotes}
+    environment.globals |= {"bar": charts.bar, "MEAN": MEAN, "footnotes": footnotes}
     return environment
 
 
@@ -144,9 +143,9 @@ def _digest(text: str) -> str:
     return b64encode(sha256(text.encode()).digest()).decode()
 
 
-def _nav(tasks: Sequence[tuple[str, str]], root: str) -> str:
+def _nav(tasks: Sequence[str], root: str) -> str:
     item = Markup('<a href="{root}benchmarks/{task}.html">{label}</a>')
-    return "".join(item.format(root=root, task=task, label=label.split(" ")[0]) for task, label in tasks)
+    return "".join(item.format(root=root, task=task, label=name_of(task)) for task in tasks)
 
 
 def _tasks(runs: Sequence[BoardRun]) -> list[str]:
@@ -196,7 +195,7 @@ def _benchmark(task: str, board: Board, runs: Mapping[str, BoardRun]) -> dict[st
         scored = [(row, score) for row in table.rows if (score := _score_of(row, task, runs)) is not None]
         if scored:
             sections.append(_section(table, task, scored))
-    return {"task": task, "title": _title(task), "label": SIX.get(task, task), "sections": sections}
+    return {"task": task, "title": _title(task), "label": name_of(task), "sections": sections}
 
 
 def _title(task: str) -> str:

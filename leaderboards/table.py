@@ -1,18 +1,9 @@
 """The board as values: tables, rows and cells, fractions throughout; exports and the site only lay it out."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
-
-from ahabench.harness import registry
-from ahabench.harness.errors import AhabenchError
-from ahabench.leaderboards.chips import chips_of
-from ahabench.leaderboards.collect import Comparable, TaskProtocol, comparable
-from ahabench.leaderboards.reported import Reported, ReportedRow, mean_of, misprinted
-from ahabench.leaderboards.runs import BoardRun, EstimateRow
-from ahabench.leaderboards.ties import Mark, Pairs, mark_column, mark_means
 
 SIX = {
     "mathvista": "MathVista",
@@ -24,8 +15,16 @@ SIX = {
 }
 """The columns of the Open LMM Reasoning Leaderboard, in its order."""
 MEAN = "mean"
+REPORTED, NOT_RUN = "reported", "not run"
+UNSPLIT = frozenset({REPORTED, NOT_RUN})
+"""What a column has for a protocol where no run of its table was asked."""
 SIZES = (4, 8, 16, 40)
 """Upper ends of the size groups in billions of parameters, rounded to whole ones."""
+NOTES = (
+    "Scores in percent, ± half the width of the 95 % interval. Bold: best run of its size group. ≈: not told apart "
+    "from it at 5 % (Holm), tested in pairs over the same items unless a table says otherwise. –: no value, which is "
+    "never 0 and never averaged."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +34,7 @@ class Column:
     key: str
     label: str
     protocol: str
-    """Split, prompt and scorer; for the mean its formula."""
+    """Split and limit, or one of `UNSPLIT`; for the mean its formula."""
     n: int | None = None
     """What its numbers are shares of: items, or where the metric is defined on them seeds or problems."""
 
@@ -113,24 +112,6 @@ class Board:
         return {"schema_version": 1, "tables": [asdict(table) for table in self.tables]}
 
 
-def build_board(runs: Sequence[BoardRun], reported: Sequence[Reported] = (), *, data: Path | None = None) -> Board:
-    """Return the board of runs and of numbers reported elsewhere.
-
-    Args:
-        runs: from `collect.collect`.
-        reported: tables of others; their rows are never marked together with runs.
-        data: where items are, for paired tests on benchmarks whose clusters are not single items.
-    """
-    tables: list[Table] = []
-    joined: set[str] = set()
-    for number, group in enumerate(comparable(runs), start=1):
-        guests = [] if not _is_full(group) else [one for one in reported if one.joins and one.id not in joined]
-        joined |= {one.id for one in guests}
-        tables.append(_table(number, group, guests, data))
-    tables += [_reported_table(one) for one in reported if one.id not in joined]
-    return Board(tables=tuple(tables))
-
-
 def size_group(parameters_b: float | None) -> str:
     """Return the size group of a model, by its billions of parameters."""
     if parameters_b is None:
@@ -141,252 +122,53 @@ def size_group(parameters_b: float | None) -> str:
     return f">{SIZES[-1]}B"
 
 
-def mean_interval(cells: Sequence[Cell]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean of independent benchmarks, from their own intervals.
-
-    Zou and Donner's method (Statistics in Medicine 27, 2008): it keeps the asymmetry of intervals near 0 and 1, and
-    gives a benchmark with no right answer its share of the width.
-    """
-    low = high = total = 0.0
-    for cell in cells:
-        if cell.value is None or cell.ci95 is None:
-            return None
-        total += cell.value
-        low += (cell.value - cell.ci95[0]) ** 2
-        high += (cell.ci95[1] - cell.value) ** 2
-    mean = total / len(cells)
-    return mean - math.sqrt(low) / len(cells), mean + math.sqrt(high) / len(cells)
-
-
 def formula(labels: Sequence[str]) -> str:
     """Return how a mean is made, in words."""
     return f"({' + '.join(labels)}) / {len(labels)}"
 
 
-def _table(number: int, group: Comparable, guests: Sequence[Reported], data: Path | None) -> Table:
-    tasks = [*SIX, *sorted(group.tasks.keys() - SIX.keys())]
-    chips = chips_of(group.runs)
-    rows = [_row(run, tasks, chips[run.slug]) for run in group.runs]
-    columns = [_column(task, group.tasks.get(task), [row.cells[task].n for row in rows]) for task in tasks]
-    mean = Column(key=MEAN, label="Mean", protocol=formula([one.label for one in columns if one.key in SIX]))
-    rows = _marked(rows, group, data)
-    rows += [_guest(row, tuple(SIX), one) for one in guests for row in one.rows]
-    title, protocol = _names(group)
-    notes = [*_untested(rows, (mean, *columns)), *(_cited(one) for one in guests)]
-    return Table(
-        id=f"table-{number}",
-        title=title,
-        protocol=protocol,
-        columns=(mean, *columns),
-        rows=_ordered(rows),
-        note=" ".join(notes) or None,
-    )
+def name_of(task: str) -> str:
+    """Return a benchmark's name without what the leaderboard counts of it: "DynaMath" for "DynaMath worst"."""
+    return SIX.get(task, task).partition(" ")[0]
 
 
-def _reported_table(one: Reported) -> Table:
-    tasks = tuple(task for task in SIX if any(task in row.scores for row in one.rows))
-    labels = [SIX[task] for task in tasks]
-    mean = Column(key=MEAN, label="Mean", protocol=formula(labels))
-    columns = (mean, *(Column(key=task, label=SIX[task], protocol="reported") for task in tasks))
-    rows = [_guest(row, tasks, one) for row in one.rows]
-    return Table(
-        id=one.id,
-        title=one.title,
-        protocol=one.protocol,
-        columns=columns,
-        # Authors order ablations to be read from above.
-        rows=_ordered(rows) if one.joins else tuple(rows),
-        note=one.note,
-        source=f"{one.source.cite}, {one.source.place}, page {one.source.page}",
-        source_url=one.source.url,
-    )
+def label_of(task: str, split: str) -> str:
+    """Return the label of a benchmark's column; "MathVerse" alone where another version than the label's was asked."""
+    return name_of(task) if task == "mathverse" and split != "vision_only" else SIX.get(task, task)
 
 
-def _untested(rows: Sequence[Row], columns: Sequence[Column]) -> Iterator[str]:
-    """Yield where a mark is no paired test, and where there is no test at all."""
-    found: dict[bool, list[str]] = {True: [], False: []}
-    for column in columns:
-        cells = [row.cells[column.key] for row in rows]
-        for tested, labels in found.items():
-            if any(cell.paired is False and (cell.p_holm is not None) is tested for cell in cells):
-                labels.append(column.label)
-    if found[True]:
-        yield (
-            f"Not paired: {', '.join(found[True])}. Verdicts item by item, or the items, are not at hand for some "
-            "rows; errors are taken as independent there, which errs towards ≈."
-        )
-    if found[False]:
-        yield f"Not tested: {', '.join(found[False])}. A row there has no standard error, and may be a tie."
+def half_width(cell: Cell) -> float | None:
+    """Return half the width of a cell's interval in points."""
+    return None if cell.ci95 is None else 50 * (cell.ci95[1] - cell.ci95[0])
 
 
-def _cited(one: Reported) -> str:
-    return f"Rows marked as reported are from {one.source.cite}, {one.source.place} (page {one.source.page})."
+def parameters(row: Row) -> str:
+    """Return a model's size, such as "7B" or "≈135M" where only the name told it."""
+    if row.parameters_b is None:
+        return "–"
+    size = f"{row.parameters_b:g}B" if row.parameters_b >= 1 else f"{1000 * row.parameters_b:.3g}M"
+    return f"≈{size}" if row.parameters_guessed else size
 
 
-def _is_full(group: Comparable) -> bool:
-    try:
-        defaults = {task: registry.find_task(task).default_split for task in SIX}
-    except AhabenchError:
-        return False
-    found = {task: one for task, one in group.tasks.items() if task in SIX}
-    return bool(found) and all(one.split == defaults[task] and one.limit is None for task, one in found.items())
+def footnotes(table: Table, *, cards: bool = True) -> list[str]:
+    """Return the table's footnotes, each once, in the order in which rows and cells refer to them.
+
+    Args:
+        table: whose.
+        cards: with the notes of the runs' own cards.
+    """
+    found = []
+    for row in table.rows:
+        found += [row.note] if row.note and (row.reported or cards) else []
+        found += [cell.footnote for cell in row.cells.values() if cell.footnote]
+    return list(dict.fromkeys(found))
 
 
-def _names(group: Comparable) -> tuple[str, str]:
-    if group.ways is None:
-        return "Runs without a common protocol", "prompts or scorers differ between the benchmarks of a run"
-    splits = {one.split for one in group.tasks.values()}
-    limits = {one.limit for one in group.tasks.values()}
-    if splits == {registry.MINI}:
-        title = "Built-in mini suite"
-    else:
-        title = "Full benchmarks" if _is_full(group) else "Other splits of the benchmarks"
-    if limits != {None}:
-        title += ", a part of the items"
-    prompts = sorted({one.prompt for one in group.tasks.values()})
-    scorers = sorted({one.scorer for one in group.tasks.values()})
-    _, _, samples, judge = group.ways
-    drawn = "1 response per item" if samples == 1 else f"{samples} responses per item"
-    judged = f"judge {judge}" if judge else "no judge"
-    return title, f"prompt {', '.join(prompts)} · scorer {', '.join(scorers)} · {drawn} · {judged}"
-
-
-def _column(task: str, protocol: TaskProtocol | None, counted: Iterable[int | None]) -> Column:
-    label = SIX.get(task, task)
-    if protocol is None:
-        return Column(key=task, label=label, protocol="not run")
-    if task == "mathverse" and protocol.split != "vision_only":
-        # The label would claim a version that was not asked alone.
-        label = "MathVerse"
-    limit = f" --limit {protocol.limit}" if protocol.limit is not None else ""
-    n = max(filter(None, counted), default=None)
-    return Column(key=task, label=label, protocol=f"{protocol.split}{limit}", n=n)
-
-
-def _row(run: BoardRun, tasks: Sequence[str], chips: tuple[str, ...]) -> Row:
-    cells = {task: _cell(run, task) for task in tasks}
-    six = [cells[task] for task in SIX]
-    values = [cell.value for cell in six if cell.value is not None]
-    if len(values) == len(six):
-        cells[MEAN] = Cell(value=sum(values) / len(values), ci95=mean_interval(six), n=len(six))
-    else:
-        cells[MEAN] = Cell(gap=f"{len(values)} of {len(six)} benchmarks")
-    return Row(
-        slug=run.slug,
-        name=run.name,
-        reported=False,
-        parameters_b=run.parameters_b,
-        parameters_guessed=run.parameters_guessed,
-        group=size_group(run.parameters_b),
-        base=run.card.base,
-        date=run.card.date,
-        url=run.card.url,
-        cells=cells,
-        aha=_aha(run),
-        truncated=_rate(run, "length_limited"),
-        no_answer=_rate(run, "no_answer"),
-        chips=chips,
-        note=run.card.note,
-    )
-
-
-def _cell(run: BoardRun, task: str) -> Cell:
-    score = run.tasks.get(task)
-    if score is None:
-        return Cell(gap="not run")
-    found = score.headline
-    if found is None:
-        return Cell(gap=score.gap or "no value")
-    return Cell(value=found.value, ci95=_ends(found), n=found.n)
-
-
-def _ends(found: EstimateRow) -> tuple[float, float] | None:
-    return (found.ci95[0], found.ci95[1]) if found.ci95 else None
-
-
-def _guest(row: ReportedRow, columns: tuple[str, ...], table: Reported) -> Row:
-    cells = {
-        task: Cell(value=row.scores[task] / 100) if task in row.scores else Cell(gap="not reported") for task in columns
-    }
-    mean = mean_of(row.scores, columns)
-    footnote = None
-    if misprinted(row, columns):
-        footnote = f"recomputed from the row's scores; {table.source.place} prints {row.mean:g}"
-    cells[MEAN] = Cell(gap="not all reported") if mean is None else Cell(value=mean / 100, footnote=footnote)
-    return Row(
-        slug="",
-        name=row.name,
-        reported=True,
-        parameters_b=row.parameters_b,
-        parameters_guessed=False,
-        group=size_group(row.parameters_b),
-        base=row.base,
-        date=row.date,
-        url=table.source.url,
-        cells=cells,
-        chips=("reported, not run here",),
-        note=row.note,
-    )
-
-
-def _marked(rows: list[Row], group: Comparable, data: Path | None) -> list[Row]:
-    """Return the rows with the best of each size group, and what is not told apart from it."""
-    pairs = {}
-    for task, protocol in group.tasks.items():
-        runs = [run for run in group.runs if task in run.tasks and run.tasks[task].headline is not None]
-        if len(runs) > 1:
-            pairs[task] = Pairs(task, protocol, runs, data)
-    marks: dict[tuple[str, str], Mark] = {}
-    for size in {row.group for row in rows}:
-        here = [row for row in rows if row.group == size]
-        for task, found in pairs.items():
-            marks |= {(slug, task): one for slug, one in mark_column(_values(here, task), found).items()}
-        if all(task in pairs for task in SIX):
-            of_means = mark_means(_values(here, MEAN), [pairs[task] for task in SIX])
-            marks |= {(slug, MEAN): one for slug, one in of_means.items()}
-    return [_with_marks(row, marks) for row in rows]
-
-
-def _values(rows: Sequence[Row], column: str) -> dict[str, float]:
-    return {row.slug: value for row in rows if (value := row.cells[column].value) is not None}
-
-
-def _with_marks(row: Row, marks: Mapping[tuple[str, str], Mark]) -> Row:
-    from dataclasses import replace
-
-    cells = dict(row.cells)
-    for key, cell in cells.items():
-        if (mark := marks.get((row.slug, key))) is not None:
-            paired = None if mark.best and mark.p_holm is None else mark.paired
-            cells[key] = replace(cell, best=mark.best, tied=mark.tied, p_holm=mark.p_holm, paired=paired)
-    return replace(row, cells=cells)
-
-
-def _ordered(rows: Sequence[Row]) -> tuple[Row, ...]:
-    order = [*(f"≤{end}B" for end in SIZES), f">{SIZES[-1]}B", "size not known"]
-
-    def place(row: Row) -> tuple[int, bool, list[float], str]:
-        # Without a mean by the first benchmark, and so on; what is missing stands last.
-        values = [row.cells[column].value for column in (MEAN, *SIX) if column in row.cells]
-        return order.index(row.group), row.reported, [1.0 if value is None else -value for value in values], row.name
-
-    return tuple(sorted(rows, key=place))
-
-
-def _aha(run: BoardRun) -> float | None:
-    """Return the share of responses with an aha moment, over all benchmarks; `None` unless all verdicts say."""
-    outcomes = [score.outcomes for score in run.tasks.values() if score.metrics is not None]
-    total = sum(len(one.keys) for one in outcomes if one is not None)
-    if not total or any(one is None or one.n_aha is None for one in outcomes):
-        return None
-    return sum(one.n_aha or 0 for one in outcomes if one is not None) / total
-
-
-def _rate(run: BoardRun, name: str) -> float | None:
-    """Return a share of all responses of a run; `None` where a benchmark does not know its own."""
-    known = [score.metrics for score in run.tasks.values() if score.metrics is not None]
-    weights = [one.n_items * one.n_samples for one in known]
-    rates = [one.rates.get(name) for one in known]
-    if not sum(weights) or any(rate is None for rate in rates):
-        return None
-    return sum((rate or 0.0) * weight for rate, weight in zip(rates, weights, strict=True)) / sum(weights)
+def splits(table: Table) -> str | None:
+    """Return what each column's numbers are shares of, in words; `None` where the table does not say."""
+    said = [
+        f"{column.label} {column.protocol}" + (f" (n {column.n:,})" if column.n else "")
+        for column in table.columns
+        if column.key != MEAN and column.protocol not in UNSPLIT
+    ]
+    return f"Splits: {', '.join(said)}." if said else None

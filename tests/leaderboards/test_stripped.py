@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from ahabench.harness.errors import UsageError
+from ahabench.leaderboards.build import build_board
 from ahabench.leaderboards.collect import collect
 from ahabench.leaderboards.runs import place_free
 from ahabench.leaderboards.stripped import strip
-from ahabench.leaderboards.table import build_board
 from ahabench.leaderboards.validate import validate
 
 MakeRun = Callable[..., Path]

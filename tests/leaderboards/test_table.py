@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from ahabench.leaderboards.build import build_board, mean_interval
 from ahabench.leaderboards.collect import collect
-from ahabench.leaderboards.exports import footnotes, to_markdown
+from ahabench.leaderboards.exports import to_markdown
 from ahabench.leaderboards.reported import misprinted, read_published
-from ahabench.leaderboards.table import MEAN, SIX, Board, Cell, build_board, mean_interval, size_group
+from ahabench.leaderboards.table import MEAN, SIX, Board, Cell, footnotes, size_group
 
 MakeRun = Callable[..., Path]
 Edit = Callable[[Path, Callable[[Any], None]], None]
@@ -54,6 +55,12 @@ def test_a_run_without_metrics_is_a_row_without_numbers(make_run: MakeRun) -> No
     run = make_run("a", bool)
     (run / "mathvista" / "metrics.json").unlink()
     assert cell(board(run), "a").gap == "not scored"
+
+
+def test_a_table_of_runs_that_are_not_scored_says_so(make_run: MakeRun) -> None:
+    run = make_run("a", bool)
+    (run / "mathvista" / "metrics.json").unlink()
+    assert [table.title for table in board(run).tables] == ["Runs without scores"]
 
 
 def test_one_item_of_120_does_not_tell_two_runs_apart(make_run: MakeRun) -> None:
