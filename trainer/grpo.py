@@ -150,8 +150,8 @@ class RewardedTrainer(SharedPromptTrainer):
         rate = means.get("baseline/reward/answered", 1.0)
         if rate < LOW_FORMAT_RATE and self.accelerator.is_main_process:
             note(
-                f"warning: {rate:.1%} of the untrained model's completions have exactly one <answer>...</answer>, and "
-                f"the others earn 0. {ALIGNED}"
+                f"warning: {rate:.1%} of the untrained model's completions have exactly one <answer>...</answer> that "
+                f"can be read, and the others earn 0. {ALIGNED}"
             )
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
@@ -192,8 +192,8 @@ class LogFile(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Write one row."""
-        if state.is_world_process_zero and logs:
+        """Write one row; but not Trainer's summary, whose mean loss forgets what came before a checkpoint."""
+        if state.is_world_process_zero and logs and "train_runtime" not in logs:
             finite = {
                 name: None if isinstance(value, float) and not math.isfinite(value) else value
                 for name, value in logs.items()

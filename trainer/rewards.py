@@ -1,6 +1,6 @@
 """The mixed reward of VLAA-Thinking (arXiv:2504.11468, section 4.1): five kinds, one of them per training item.
 
-    digit, mcq, math   1 if the benchmarks' own comparison (`harness.answers.robust`) accepts the answer, else 0
+    digit, mcq, math   1 if the benchmarks' own scorer (`harness.answers.robust`) accepts the answer, else 0
     iou                intersection over union with the gold box
     open_ended         1 - exp(-beta (S(answer) - S(gold))) where the answer scores above the gold, else 0
 
@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ahabench.harness.answers.robust import ROBUST
-from ahabench.harness.types import Status, Verdict
+from ahabench.harness.answers import robust
+from ahabench.harness.types import Response, Status, Verdict
 from ahabench.trainer.boxes import convert, iou, read_box
 from ahabench.trainer.data import Kind, TrainItem
 
@@ -204,10 +204,12 @@ def repetition_reward(n: int = 4) -> Reward:
 
 
 def _by_rules(item: TrainItem, answer: str) -> Outcome:
-    verdict = ROBUST.compare(item.item, answer)
+    # Read as a benchmark reads a response of this answer alone: nothing is paid that would not be scored as right.
+    response = Response(item_id=item.item.id, text=f"{_OPEN}{answer}{_CLOSE}", finish_reason="stop")
+    verdict = robust.read(item.item, response)
     # A verifier that gave up knows nothing; a 0 would teach that the answer was wrong.
     reward = None if verdict.status in {Status.TIMEOUT, Status.ERROR} else float(verdict.correct)
-    rule = verdict.rule.removeprefix("extraction/")
+    rule = verdict.rule.removeprefix("tag/")
     return _outcome(reward, verdict.status, verdict.extracted, f"{item.kind}/{rule}")
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ahabench.harness.answers import symbolic
-from ahabench.harness.types import Status
+from ahabench.harness.answers import robust, symbolic
+from ahabench.harness.types import Response, Status
 from ahabench.trainer.data import Kind, TrainItem, to_train_item
 from ahabench.trainer.rewards import (
     BETA,
@@ -64,6 +64,8 @@ def reward(of: TrainItem, answer: str, **settings: Any) -> float | None:
         (MCQ, "D: 60°"),
         (MCQ, "(d)"),
         (MCQ, "60°"),
+        (MCQ, "\\boxed{D}"),
+        (MCQ, "The answer is D."),
         (MATH, "y = 2x+1"),
         (MATH, "$y=1+2x$"),
         (MATH, "\\boxed{2x + 1}"),
@@ -243,6 +245,17 @@ def test_extras_pay_neither_without_an_answer_nor_where_the_reward_is_unknown() 
     rewards = MixedReward(extras={"repetition": (repetition_reward(), 1.0)})
     assert rewards(DIGIT, "no tags here") == 0.0
     assert rewards(OPEN, "<answer>a bike</answer>") is None
+
+
+@pytest.mark.parametrize("of", [DIGIT, MCQ, MATH], ids=lambda of: of.kind.value)
+@given(
+    st.sampled_from(["4", "D", "60°", "2x + 1"]),
+    st.sampled_from(["{}", "\\boxed{{{}}}", "The answer is ${}$.", "{} or 5"]),
+)
+def test_what_is_paid_is_what_a_benchmark_would_score(of: TrainItem, gold: str, form: str) -> None:
+    completion = f"<think>well</think><answer>{form.format(gold)}</answer>"
+    verdict = robust.read(of.item, Response(item_id=of.item.id, text=completion, finish_reason="stop"))
+    assert MixedReward()(of, completion) == float(verdict.correct)
 
 
 @given(st.text(max_size=300))
