@@ -315,14 +315,22 @@ def record_images(row: Mapping[str, Any], folder: Path | None, where: str) -> tu
             path = folder / value
             if ".." in Path(value).parts or Path(value).is_absolute():
                 raise DatasetError(f"{where}: its image {value!r} leaves the image folder")
-            if not path.is_file():
-                raise DatasetError(f"{where}: its image {path} is missing; name the folder with images=DIR")
+            if not _is_file(path):
+                raise DatasetError(f"{where}: its image {str(path)[:200]} is missing; name the folder with images=DIR")
             found.append(ImageFile(path))
         elif callable(getattr(value, "read", None)):
             found.append(value)
         else:
             raise DatasetError(f"{where}: wanted a path or an image as 'image', found {type(value).__name__}")
     return tuple(found)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # A name longer than the file system has any.
+        return False
 
 
 def _kind(row: Mapping[str, Any], where: str) -> Kind:

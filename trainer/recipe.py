@@ -4,11 +4,12 @@ The defaults are those of VLAA-Thinking (arXiv:2504.11468, sections 4.3 and 4.4,
 a value; what it leaves open says so at its field.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ahabench.harness.prompts import VLAA_SYSTEM_PROMPT
 from ahabench.trainer.boxes import BoxUnits
@@ -37,6 +38,15 @@ class Lora(Part):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | tuple[str, ...] = r".*language_model.*\.(?:q|k|v|o|gate|up|down)_proj"
     """Names of modules, or one regular expression for their full names."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def _compiles(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        try:
+            re.compile(value if isinstance(value, str) else "")
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from error
+        return value
 
 
 class RewardModel(Part):
@@ -150,7 +160,7 @@ class Training(Part):
     """Share of the steps."""
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
 
     save_steps: int = Field(default=50, ge=1)
     """Optimiser steps between checkpoints."""
@@ -172,6 +182,8 @@ class Training(Part):
             )
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
+        if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
         return self
 
 
@@ -188,7 +200,7 @@ class Recipe(VllmSettings, Training):
     skip_bad_records: bool = False
     """Leave out records that are not what their verifier_type wants, instead of refusing the file."""
 
-    kinds: tuple[Kind, ...] = tuple(Kind)
+    kinds: tuple[Kind, ...] = Field(default=tuple(Kind), min_length=1)
     """Records of other kinds are left out of the data."""
     reward_model: RewardModel = RewardModel(kind="caption-similarity")
     """Of open-ended answers. The default is not the paper's, which is internlm-xcomposer2d5-7b-reward: see

@@ -14,7 +14,7 @@ from ahabench.harness.errors import UsageError, unknown_name
 
 RECIPES = Path(__file__).parent / "recipes"
 SFT_PREFIX = "sft-"
-"""What the names of SFT recipes begin with; the others are GRPO's."""
+"""What the names of SFT recipes begin with, or those of what they rest on; the others are GRPO's."""
 MAX_BASES = 8
 """Files that a recipe may rest on, one on the other."""
 
@@ -22,9 +22,9 @@ Method = Literal["grpo", "sft"]
 
 
 class Part(BaseModel):
-    """A block of a recipe: unknown keys are refused."""
+    """A block of a recipe: unknown keys are refused, and so is what is no finite number."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     method: ClassVar[Method | None] = None
     """What a whole recipe of this kind is for; `None` has no shipped ones."""
@@ -33,14 +33,26 @@ class Part(BaseModel):
 Schema = TypeVar("Schema", bound=Part)
 
 
-def method_of(name: str | Path) -> Method:
-    """Return what a recipe is for, by its name."""
-    return "sft" if Path(name).name.startswith(SFT_PREFIX) else "grpo"
+def method_of(name: str | Path, depth: int = 0) -> Method:
+    """Return what a recipe is for: by its name, or by the name of what it rests on.
+
+    Raises:
+        UsageError: it is a file that cannot be read.
+    """
+    path = Path(name)
+    if (named := _method_by_name(path.name)) == "sft":
+        return named
+    base = _mapping(path).get("base") if path.is_file() and depth < MAX_BASES else None
+    return method_of(path.parent / base, depth + 1) if isinstance(base, str) else named
 
 
 def shipped(schema: type[Part]) -> list[str]:
     """Return the names of the recipes of one kind that come with ahabench."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml") if method_of(path) == schema.method)
+    return sorted(path.stem for path in RECIPES.glob("*.yaml") if _method_by_name(path.name) == schema.method)
+
+
+def _method_by_name(name: str) -> Method:
+    return "sft" if name.startswith(SFT_PREFIX) else "grpo"
 
 
 def load_as(schema: type[Schema], name: str | Path, overrides: Sequence[str] = ()) -> Schema:

@@ -103,6 +103,12 @@ def test_an_image_path_may_not_leave_its_folder(path: str, tmp_path: Path) -> No
         to_train_item(record(image=path), where="x", images=tmp_path)
 
 
+@pytest.mark.parametrize("path", ["gone.png", "", ".", "x" * 5_000, "a\0b"])
+def test_an_image_that_is_no_file_is_named(path: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="is missing; name the folder with images=DIR"):
+        to_train_item(record(image=path), where="x", images=tmp_path)
+
+
 def test_a_json_array_and_json_lines_hold_the_same_items(tmp_path: Path) -> None:
     rows = [record(), record(id="clevr-2", gt=5)]
     (tmp_path / "a.json").write_text(json.dumps(rows))

@@ -6,7 +6,7 @@ import pytest
 from ahabench.harness.errors import UsageError
 from ahabench.trainer.data import Kind
 from ahabench.trainer.recipe import Recipe, load_recipe, parse_recipe
-from ahabench.trainer.recipe_files import dump_recipe, shipped
+from ahabench.trainer.recipe_files import dump_recipe, method_of, shipped
 
 
 @pytest.mark.parametrize("name", shipped(Recipe))
@@ -62,6 +62,11 @@ def test_null_takes_the_kl_term_away() -> None:
         ("train_batch=192", "a rollout has prompts_per_rollout x group_size = 128 completions, wanted a multiple of"),
         ("micro_batch=48", "train_batch is 64, wanted a multiple of micro_batch, 48"),
         ("min_learning_rate=1", "min_learning_rate 1.0 is above learning_rate"),
+        ("learning_rate=.inf", "learning_rate: Input should be a finite number, found inf"),
+        ("kl.target=.nan", "kl.target: Input should be a finite number, found nan"),
+        ("seed=2147483648", "seed: Input should be less than 2147483648"),
+        ("kinds=[]", "kinds: Tuple should have at least 1 item"),
+        ("lora={target_modules: '(('}", "lora.target_modules: '((' is no regular expression"),
         ("extra_rewards={length: 1, length_free_tokens: 48}", "length_free_tokens is not below max_new_tokens"),
     ],
 )
@@ -69,6 +74,20 @@ def test_a_wrong_setting_is_one_line(override: str, message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)) as refused:
         load_recipe("tiny-cpu", [override])
     assert "\n" not in str(refused.value)
+
+
+def test_limits_of_pixels_that_exclude_each_other_are_refused() -> None:
+    with pytest.raises(UsageError, match="min_pixels 9 is above max_pixels 8"):
+        load_recipe("tiny-cpu", ["min_pixels=9", "max_pixels=8"])
+
+
+def test_a_recipe_of_ones_own_is_for_what_its_base_is_for(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: sft-tiny-cpu")
+    (tmp_path / "again.yaml").write_text("base: mine.yaml")
+    (tmp_path / "circle.yaml").write_text("base: circle.yaml")
+    (tmp_path / "other.yaml").write_text("base: tiny-cpu")
+    found = {path.stem: method_of(path) for path in tmp_path.glob("*.yaml")}
+    assert found == {"mine": "sft", "again": "sft", "circle": "grpo", "other": "grpo"}
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
