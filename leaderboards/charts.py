@@ -62,10 +62,11 @@ def whiskers(rows: Sequence[Row], key: str, title: str) -> Markup:
         return f"{100 * max(0.0, min(value, end)) / end:.2f}%"
 
     parts = []
-    for number in range(round(end / step) + 1):
-        x = at(number * step)
+    lines = round(end / step)
+    for number in range(lines + 1):
+        x, unit = at(number * step), "" if number < lines else " %"
         parts.append(f'<line class="grid" x1="{x}" y1="0" x2="{x}" y2="{bottom}"/>')
-        parts.append(f'<text class="tick" x="{x}" y="{bottom + 15}">{100 * number * step:.0f}</text>')
+        parts.append(f'<text class="tick" x="{x}" y="{bottom + 15}">{100 * number * step:.0f}{unit}</text>')
     for place, row in enumerate(known):
         cell, y = row.cells[key], LINE * place + LINE // 2
         kind = "dot reported" if row.reported else "dot best" if cell.best else "dot"

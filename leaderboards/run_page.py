@@ -6,7 +6,7 @@ from typing import Any
 
 from ahabench.leaderboards import charts, exports
 from ahabench.leaderboards.runs import BoardRun, EstimateRow, MetricsFile, TaskScore, model_name
-from ahabench.leaderboards.table import SIX, Cell, name_of
+from ahabench.leaderboards.table import SIX, Cell, name_of, parameters
 
 
 def run_values(run: BoardRun, out: Path) -> dict[str, Any]:
@@ -20,6 +20,7 @@ def run_values(run: BoardRun, out: Path) -> dict[str, Any]:
     known = sorted(scored, key=lambda one: list(SIX).index(one[0]) if one[0] in SIX else len(SIX))
     return {
         "run": run,
+        "said": _said(run),
         "facts": _facts(run),
         "tasks": [(task, name_of(task), score, _cells(score)) for task, score in known],
         "gaps": [(name_of(task), score.gap) for task, score in run.tasks.items() if score.metrics is None],
@@ -27,6 +28,15 @@ def run_values(run: BoardRun, out: Path) -> dict[str, Any]:
         "curves": charts.curves(run.training),
         "items": f"../items/{run.slug}/index.html" if (out / "items" / run.slug / "index.html").exists() else None,
     }
+
+
+def _said(run: BoardRun) -> list[str]:
+    """Return what the model's card says of it, as far as it does."""
+    card = run.card
+    size = "" if run.parameters_b is None else f"{parameters(run)} parameters"
+    return [
+        *filter(None, (size, card.base and f"from {card.base}", card.date, card.licence and f"licence {card.licence}"))
+    ]
 
 
 def cell_of(found: EstimateRow | None) -> Cell:

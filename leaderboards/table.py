@@ -3,7 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ahabench.leaderboards.runs import BoardRun
 
 SIX = {
     "mathvista": "MathVista",
@@ -93,6 +96,16 @@ class Table:
     source_url: str | None = None
 
     @property
+    def by_mean(self) -> bool:
+        """Whether the rows of each group stand by their mean, best first, as they do unless others ordered them."""
+        means = [[row.cells[MEAN].value for row in rows] for _, rows in self.groups]
+        known = [[value for value in values if value is not None] for values in means]
+        return any(known) and all(
+            found == sorted(found, reverse=True) == values[: len(found)]
+            for found, values in zip(known, means, strict=True)
+        )
+
+    @property
     def groups(self) -> list[tuple[str, list[Row]]]:
         """The rows by size group, in order."""
         found: dict[str, list[Row]] = {}
@@ -142,7 +155,7 @@ def half_width(cell: Cell) -> float | None:
     return None if cell.ci95 is None else 50 * (cell.ci95[1] - cell.ci95[0])
 
 
-def parameters(row: Row) -> str:
+def parameters(row: "Row | BoardRun") -> str:
     """Return a model's size, such as "7B" or "≈135M" where only the name told it."""
     if row.parameters_b is None:
         return "–"

@@ -52,7 +52,7 @@
       var text = head.querySelector("span");
       press.textContent = text.textContent;
       text.replaceWith(press);
-      head.setAttribute("aria-sort", "none");
+      if (head.hasAttribute("aria-sort")) { table.dataset.sort = table.dataset.sorted = place + ",-1"; } else { head.setAttribute("aria-sort", "none"); }
       press.addEventListener("click", function () {
         var now = head.getAttribute("aria-sort"), number = head.dataset.kind === "number";
         var way = now === "none" ? (number ? -1 : 1) : now === "ascending" ? -1 : 1;
@@ -139,11 +139,14 @@
     });
     tools.querySelector("[data-count]").textContent = shown === all ? shown + " rows" : shown + " of " + all + " rows";
   }
-  var columns = new Map();
+  var columns = new Map(), unshown = [];
   boards.forEach(function (table) {
     Array.from(table.tHead.rows[0].cells).forEach(function (head) {
       var key = head.dataset.key;
-      if (key !== "name" && !columns.has(key)) { columns.set(key, head.querySelector("button").textContent); }
+      if (key === "name" || columns.has(key)) { return; }
+      columns.set(key, head.querySelector("button").textContent);
+      // A phone has room for the scores alone; the menu brings the rest back.
+      if (head.classList.contains("opt") && matchMedia("(max-width: 46rem)").matches) { unshown.push(key); }
     });
   });
   function showColumn(key, visible) {
@@ -178,8 +181,8 @@
     if (tools.elements.group.value !== "size") { state.set("group", tools.elements.group.value); }
     if (!tools.elements.reported.checked) { state.set("reported", "0"); }
     var hidden = Array.from(menu.querySelectorAll("input:not(:checked)")).map(function (box) { return box.value; });
-    if (hidden.length) { state.set("hide", hidden.join(",")); }
-    boards.forEach(function (table) { if (table.dataset.sort) { state.set("sort." + table.id, table.dataset.sort); } });
+    if (String(hidden) !== String(unshown)) { state.set("hide", hidden.join(",")); }
+    boards.forEach(function (table) { if (table.dataset.sort !== table.dataset.sorted) { state.set("sort." + table.id, table.dataset.sort); } });
     var text = state.toString();
     try { history.replaceState(null, "", text ? "#" + text : location.pathname + location.search); } catch (error) { return; }
   }
@@ -188,9 +191,9 @@
     tools.elements.q.value = state.get("q") || "";
     if (["base", "none"].includes(state.get("group"))) { tools.elements.group.value = state.get("group"); regroupAll(); }
     tools.elements.reported.checked = state.get("reported") !== "0";
-    (state.get("hide") || "").split(",").forEach(function (key) {
-      var box = Array.from(menu.querySelectorAll("input")).find(function (one) { return one.value === key; });
-      if (box) { box.checked = false; showColumn(key, false); }
+    var hidden = state.has("hide") ? state.get("hide").split(",") : unshown;
+    menu.querySelectorAll("input").forEach(function (box) {
+      if (hidden.includes(box.value)) { box.checked = false; showColumn(box.value, false); }
     });
     boards.forEach(function (table) {
       var sort = /^(\d+),(-?1)$/.exec(state.get("sort." + table.id) || "");

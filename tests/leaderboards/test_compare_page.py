@@ -12,7 +12,7 @@ from ahabench.harness.gate.sides import open_side
 from ahabench.leaderboards.compare_page import marked, write_compare_page
 
 MakeRun = Callable[..., Path]
-HOSTILE = "</pre><script>window.hit=true</script><img src=x onerror=window.hit=true> Wait, let me check."
+HOSTILE = "</pre><script>window.hit=true</script><img src=x onerror=window.hit=true> Wait,\nlet me check \u202egnp."
 
 
 @pytest.fixture
@@ -36,7 +36,8 @@ def test_the_page_counts_flips_and_shows_both_responses(page: Path, browser: Any
     opened.locator("details.flip summary").first.click()
     texts = opened.locator("details.flip[open] pre").all_inner_texts()
     assert len(texts) == 2
-    assert texts[1] == HOSTILE
+    # Lines are kept, and what would turn the reading direction is shown as its code.
+    assert texts[1] == HOSTILE.replace("\u202e", "\\u202e")
     assert opened.locator("details.flip[open] img").count() == 1
     assert opened.evaluate("window.hit") is None
     assert opened.locator("main script").count() == 0

@@ -148,6 +148,15 @@ def test_a_press_on_a_header_sorts_and_says_so(page: Any, site: Path) -> None:
     assert (names(page), header.get_attribute("aria-sort")) == (["alpha-1B", "beta-2B", "gamma-7B"], "ascending")
 
 
+def test_a_table_that_stands_by_its_mean_says_so(page: Any, site: Path) -> None:
+    open_board(page, site)
+    assert page.locator("#table-1 th[data-key=mean]").get_attribute("aria-sort") == "descending"
+    # The authors' order.
+    assert page.locator("#vlaa-thinker-reward th[data-key=mean]").get_attribute("aria-sort") == "none"
+    page.locator("#table-1 th[data-key=mean] button").click()
+    assert page.locator("#table-1 th[data-key=mean]").get_attribute("aria-sort") == "ascending"
+
+
 def test_a_missing_value_sorts_last_both_ways(page: Any, site: Path) -> None:
     open_board(page, site)
     page.select_option("select[name=group]", "none")
@@ -201,6 +210,21 @@ def test_a_column_can_be_hidden(page: Any, site: Path) -> None:
     assert page.locator("#table-1 tr[data-row]").first.locator("th:visible, td:visible").count() == head
 
 
+def test_a_phone_shows_scores_first_and_brings_the_rest_back(site: Path, browser: Any) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    opened = context.new_page()
+    open_board(opened, site)
+    base = opened.locator("#table-1 th[data-key=base]")
+    assert base.is_hidden()
+    assert "hide" not in opened.evaluate("location.hash")
+    opened.click(".menu summary")
+    opened.check("input[name=column][value=base]")
+    assert base.is_visible()
+    opened.reload()
+    assert base.is_visible()
+    context.close()
+
+
 def test_an_address_brings_the_view_back(page: Any, site: Path) -> None:
     open_board(page, site)
     page.fill("input[name=q]", "zed")
@@ -221,9 +245,12 @@ def test_one_plot_at_a_time_is_shown(page: Any, site: Path) -> None:
 
 def test_every_link_of_every_page_leads_somewhere(site: Path) -> None:
     for file in site.rglob("*.html"):
-        for target in re.findall(r'href="([^"#]+)"', file.read_text()):
+        text = file.read_text()
+        for target in re.findall(r'href="([^"#]+)"', text):
             if not target.startswith(("https:", "data:")):
                 assert (file.parent / target).exists(), (file.name, target)
+        for target in re.findall(r'href="#([^"]+)"', text):
+            assert f'id="{target}"' in text, (file.name, target)
 
 
 def test_a_benchmark_has_its_breakdowns(page: Any, site: Path) -> None:
@@ -237,9 +264,31 @@ def test_a_benchmark_has_its_breakdowns(page: Any, site: Path) -> None:
 
 def test_wemath_has_its_four_outcomes(page: Any, site: Path) -> None:
     page.goto((site / "benchmarks" / "wemath.html").as_uri())
-    heads = page.locator("table").first.locator("thead th").all_inner_texts()
+    heads = page.locator("table").first.locator("thead button").all_inner_texts()
     assert {"IK", "IG", "CM strict", "CM loose", "RM strict", "RM loose", "strict", "loose"} <= set(heads)
     assert "RM loose: rote memorisation (loose)" in page.locator("p.notes").first.inner_text()
+    # Shares of the mini suite's 36 problems.
+    assert "n 36" in page.locator("table").first.locator("thead th", has_text="IK").inner_text()
+    assert page.locator("nav [aria-current=page]").inner_text() == "WeMath"
+
+
+def test_the_board_is_cited_by_the_digest_of_its_numbers(page: Any, site: Path) -> None:
+    page.goto((site / "about.html").as_uri())
+    numbers = hashlib.sha256((site / "leaderboard.json").read_bytes()).hexdigest()
+    assert f"SHA-256 {numbers}" in page.locator("pre").inner_text()
+
+
+def test_paper_is_light_whatever_the_screen_is(site: Path, browser: Any) -> None:
+    context = browser.new_context(color_scheme="dark")
+    opened = context.new_page()
+    open_board(opened, site)
+    ink = "getComputedStyle(document.documentElement).getPropertyValue('--ink')"
+    dark = opened.evaluate(ink)
+    opened.emulate_media(media="print")
+    assert opened.evaluate(ink) != dark
+    opened.evaluate("document.documentElement.dataset.theme = 'dark'")
+    assert opened.evaluate(ink) != dark
+    context.close()
 
 
 def test_a_run_of_training_has_curves(make_run: MakeRun, tmp_path: Path, page: Any) -> None:
@@ -270,6 +319,20 @@ def test_axe_finds_no_serious_fault(site: Path, browser: Any, name: str, scheme:
     context.close()
     assert serious == []
     assert len(found["passes"]) > 10
+
+
+def test_a_name_without_spaces_stays_on_the_page(make_run: MakeRun, tmp_path: Path, browser: Any) -> None:
+    text = "x" * 120
+    card(make_run("a", bool), name=text, base=text, note=text, licence=text)
+    build_site([tmp_path / "runs"], tmp_path / "site")
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    opened = context.new_page()
+    widths = {}
+    for file in sorted((tmp_path / "site").rglob("*.html")):
+        opened.goto(file.as_uri())
+        widths[file.name] = opened.evaluate("document.documentElement.scrollWidth")
+    context.close()
+    assert set(widths.values()) == {390}, widths
 
 
 @pytest.mark.parametrize("name", ["index.html", "benchmarks/mathvision.html", "runs/alpha-1b.html", "about.html"])
