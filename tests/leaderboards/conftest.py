@@ -38,9 +38,9 @@ def make_run(tmp_path: Path) -> MakeRun:
     return maker(tmp_path / "runs")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def make_lasting_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
-    """As `make_run`, for fixtures that several tests read."""
+    """As `make_run`, for fixtures that several tests of a module read, in a folder that no other module fills."""
     return maker(tmp_path_factory.mktemp("lasting") / "runs")
 
 
