@@ -79,7 +79,15 @@ def build_board(runs: Sequence[BoardRun], reported: Sequence[Reported] = (), *, 
         joined |= {one.id for one in guests}
         tables.append(_table(number, group, guests, data))
     tables += [_reported_table(one) for one in reported if one.id not in joined]
-    return Board(tables=tuple(tables))
+    return Board(tables=tuple(_distinct(tables)))
+
+
+def _distinct(tables: Sequence[Table]) -> Iterator[Table]:
+    """Yield the tables, those of one title with what their protocols differ in added to it."""
+    for table in tables:
+        alike = [one.protocol.split(" · ") for one in tables if one.title == table.title]
+        own = [part for part in table.protocol.split(" · ") if not all(part in other for other in alike)]
+        yield replace(table, title=": ".join([table.title, *([", ".join(own)] if own else [])]))
 
 
 def mean_interval(cells: Sequence[Cell]) -> tuple[float, float] | None:

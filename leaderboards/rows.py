@@ -10,12 +10,16 @@ from ahabench.harness.manifest import Manifest, read_manifest
 from ahabench.leaderboards.run_items import Answered, answered, chosen_tasks
 from ahabench.leaderboards.runs import model_name
 
+INTEGERS = frozenset({"sample_index", "completion_tokens", "prompt_tokens"})
+"""Columns of Parquet that are not text."""
+
 
 def write_parquet(run: Path, out: Path, *, data: Path | None = None) -> list[Path]:
     """Write one <task>.parquet for each task of a run, a row per response, and return the files.
 
     Columns: task, split, item_id, sample_index, cluster, question, gold, prompt, system, response, finish_reason,
-    completion_tokens, prompt_tokens, status, extracted, rule, and tags as JSON. No images.
+    completion_tokens, prompt_tokens, status, extracted, rule, and tags as JSON: numbers are integers, all else is text,
+    also where a run says none. No images.
 
     Raises:
         UsageError: a file is damaged, or the disk refuses.
@@ -28,6 +32,7 @@ def write_parquet(run: Path, out: Path, *, data: Path | None = None) -> list[Pat
     manifest, written = read_manifest(run), []
     for task in chosen_tasks(manifest, run, None):
         frame = pd.DataFrame(list(map(_row, answered(run, manifest, task, data=data))))
+        frame = frame.astype({name: "Int64" if name in INTEGERS else "string" for name in frame})
         buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False)
         path = out / f"{task}.parquet"

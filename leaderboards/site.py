@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ahabench.harness.accounting import MUCH_TRUNCATION
 from ahabench.harness.disk import replace_file
 from ahabench.harness.report import printable
 from ahabench.leaderboards import charts, exports
@@ -95,7 +96,13 @@ def _environment() -> Any:
         "name_of": name_of,
         "word": lambda name: METRIC_WORDS.get(name, name),
     }
-    environment.globals |= {"bar": charts.bar, "MEAN": MEAN, "UNSPLIT": UNSPLIT, "footnotes": footnotes}
+    environment.globals |= {
+        "bar": charts.bar,
+        "footnotes": footnotes,
+        "MEAN": MEAN,
+        "UNSPLIT": UNSPLIT,
+        "MUCH_TRUNCATION": MUCH_TRUNCATION,
+    }
     return environment
 
 

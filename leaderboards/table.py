@@ -106,6 +106,11 @@ class Table:
         )
 
     @property
+    def with_intervals(self) -> frozenset[str]:
+        """The columns in which some row has an interval."""
+        return frozenset(key for row in self.rows for key, cell in row.cells.items() if cell.ci95 is not None)
+
+    @property
     def groups(self) -> list[tuple[str, list[Row]]]:
         """The rows by size group, in order."""
         found: dict[str, list[Row]] = {}

@@ -63,6 +63,14 @@ def test_a_table_of_runs_that_are_not_scored_says_so(make_run: MakeRun) -> None:
     assert [table.title for table in board(run).tables] == ["Runs without scores"]
 
 
+def test_tables_of_one_title_say_what_they_differ_in(make_run: MakeRun) -> None:
+    made = board(make_run("a", bool), make_run("b", bool, style="official"))
+    assert sorted(table.title for table in made.tables) == [
+        "Built-in mini suite: prompt official@1",
+        "Built-in mini suite: prompt think@1",
+    ]
+
+
 def test_one_item_of_120_does_not_tell_two_runs_apart(make_run: MakeRun) -> None:
     made = board(make_run("a", lambda n: n < 60), make_run("b", lambda n: n < 59))
     assert (cell(made, "a").best, cell(made, "b").best, cell(made, "b").tied) == (True, False, True)

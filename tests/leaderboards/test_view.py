@@ -253,6 +253,7 @@ def test_a_range_of_an_empty_file_is_none() -> None:
 
 def test_parquet_has_a_row_per_response(run: Path, tmp_path: Path) -> None:
     import pandas as pd
+    import pyarrow.parquet as pq
 
     (path,) = write_parquet(run, tmp_path)
     frame = pd.read_parquet(path)
@@ -260,6 +261,10 @@ def test_parquet_has_a_row_per_response(run: Path, tmp_path: Path) -> None:
     assert (frame["status"] == "correct").sum() == 30
     assert frame["response"].iloc[119] == SAID
     assert json.loads(frame["tags"].iloc[0])
+    # The run says neither; a column is what it is all the same, or files of several runs do not go together.
+    schema = pq.read_schema(path)
+    types = dict(zip(schema.names, map(str, schema.types), strict=True))
+    assert (types["prompt_tokens"], types["system"].removeprefix("large_")) == ("int64", "string")
 
 
 def test_an_lmms_eval_log_is_read_back_as_one(run: Path, tmp_path: Path) -> None:
