@@ -225,7 +225,7 @@ def _row(run: BoardRun, tasks: Sequence[str], chips: tuple[str, ...]) -> Row:
         url=run.card.url,
         cells=cells,
         aha=_aha(run),
-        truncated=_rate(run, "length_limited"),
+        length_limited=_rate(run, "length_limited"),
         no_answer=_rate(run, "no_answer"),
         chips=chips,
         note=run.card.note,

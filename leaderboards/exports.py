@@ -28,7 +28,7 @@ def to_csv(board: Board) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         "table protocol model reported size_group parameters_b base date column column_protocol value ci95_low "
-        "ci95_high n best tied p_holm paired aha truncated no_answer chips why_missing footnote".split()
+        "ci95_high n best tied p_holm paired aha length_limited no_answer chips why_missing footnote".split()
     )
     for table in board.tables:
         for row in table.rows:
@@ -97,7 +97,7 @@ def _line(table: Table, row: Row, key: str, protocol: str) -> list[object]:
         cell.p_holm,
         cell.paired,
         row.aha,
-        row.truncated,
+        row.length_limited,
         row.no_answer,
         "; ".join(row.chips),
         cell.gap,
@@ -148,7 +148,7 @@ def _markdown_facts(table: Table) -> tuple[dict[str, Callable[[Row], str]], dict
         before["Date"] = lambda row: row.date or "–"
     after: dict[str, Callable[[Row], str]] = {
         "Aha %": lambda row: share(row.aha),
-        "Cut off %": lambda row: share(row.truncated),
+        "Cut off %": lambda row: share(row.length_limited),
         "No answer %": lambda row: share(row.no_answer),
     }
     return before, {} if table.source else after

@@ -75,7 +75,7 @@ class Row:
     url: str | None
     cells: Mapping[str, Cell]
     aha: float | None = None
-    truncated: float | None = None
+    length_limited: float | None = None
     no_answer: float | None = None
     chips: tuple[str, ...] = ()
     note: str | None = None

@@ -1,5 +1,6 @@
 """What docs/board.md and its workflow tell a reader to run."""
 
+import json
 import os
 import re
 import shlex
@@ -121,6 +122,19 @@ def test_the_keys_of_the_card_in_the_docs_are_all_there_are(tmp_path: Path) -> N
     assert found is not None
     (tmp_path / "model.toml").write_text(found[1])
     assert all(getattr(read_card(tmp_path), name) for name in ModelCard.model_fields)
+
+
+def test_every_key_of_the_data_files_is_in_the_docs(tmp_path: Path) -> None:
+    from ahabench.leaderboards.build import build_tables
+
+    build_tables([], tmp_path, ["csv", "json"], published=True)
+    table = json.loads((tmp_path / "leaderboard.json").read_text())["tables"][0]
+    row = table["rows"][0]
+    keys = {*table, *row, *table["columns"][0], *row["cells"]["mean"]}
+    keys |= set((tmp_path / "leaderboard.csv").read_text().splitlines()[0].split(","))
+    text = (ROOT / "docs" / "board.md").read_text()
+    assert len(keys) > 30
+    assert sorted(key for key in keys if f"`{key}`" not in text) == []
 
 
 def test_the_links_of_the_docs_lead_somewhere() -> None:

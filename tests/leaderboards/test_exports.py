@@ -44,7 +44,7 @@ def test_a_cell_of_csv_is_no_formula(board: Board) -> None:
 
 def test_a_data_frame_has_numbers_and_truth_values(board: Board) -> None:
     frame = pd.read_csv(io.StringIO(to_csv(board)))
-    numbers = ["value", "ci95_low", "ci95_high", "n", "p_holm", "aha", "truncated", "no_answer"]
+    numbers = ["value", "ci95_low", "ci95_high", "n", "p_holm", "aha", "length_limited", "no_answer"]
     assert {str(frame[name].dtype) for name in numbers} == {"float64"}
     assert {str(frame[name].dtype) for name in ("reported", "best", "tied")} == {"bool"}
 

@@ -165,7 +165,7 @@ def test_a_difference_in_sampling_is_a_chip(make_run: MakeRun) -> None:
 
 def test_the_share_of_responses_that_were_cut_off_is_shown(make_run: MakeRun) -> None:
     made = board(make_run("a", bool, finish="length"))
-    assert made.tables[0].rows[0].truncated == 1.0
+    assert made.tables[0].rows[0].length_limited == 1.0
 
 
 def test_four_printed_means_are_wrong_in_the_tables_of_the_paper() -> None:
