@@ -20,11 +20,11 @@ import pytest
 import torch
 from PIL import Image
 
+from ahabench.trainer.base_model import Front, open_model
 from ahabench.trainer.data import Records
 from ahabench.trainer.grpo import banned_tokens, messages
+from ahabench.trainer.grpo_run import build_trainer, load_items, trainer_with
 from ahabench.trainer.recipe import Recipe, load_recipe, parse_recipe
-from ahabench.trainer.run import build_trainer, load_items, trainer_with
-from ahabench.trainer.start import Front, open_model
 
 ROUNDS = 3
 STEPS = 8

@@ -1,5 +1,6 @@
 """The commands of this folder. Options are read here; the work is done by the modules they name."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -27,12 +28,9 @@ def grpo(
     from ahabench.trainer.recipe import load_recipe
 
     settings = load_recipe(recipe, overrides or [])
-    from ahabench.trainer.processes import is_main
-    from ahabench.trainer.run import train as run
+    from ahabench.trainer.grpo_run import train as run
 
-    final = run(settings, out, resume=resume)
-    if is_main():
-        print(final)
+    _print_trained(lambda: run(settings, out, resume=resume))
 
 
 @train.command()
@@ -49,10 +47,17 @@ def sft(
     from ahabench.trainer.sft_recipe import load_sft_recipe
 
     settings = load_sft_recipe(recipe, overrides or [])
-    from ahabench.trainer.processes import is_main
     from ahabench.trainer.sft import train as run
 
-    final = run(settings, out, resume=resume)
+    _print_trained(lambda: run(settings, out, resume=resume))
+
+
+def _print_trained(run: Callable[[], Path]) -> None:
+    """Train, and print the folder of the trained model; of several processes the first one does."""
+    from ahabench.trainer.processes import is_main, speaking_once
+
+    with speaking_once():
+        final = run()
     if is_main():
         print(final)
 

@@ -2,7 +2,7 @@
 
     <out>/base, <out>/grpo            checkpoints
     <out>/base-thinking               the base again, with a chat template that makes it think first
-    <out>/training                    the GRPO run (trainer.run)
+    <out>/training                    the GRPO run (trainer.grpo_run)
     <out>/runs/{base,forced,grpo}     evaluations on the mini suite
     <out>/site                        the board of the evaluations
     <out>/summary.json                the answer
@@ -185,8 +185,8 @@ def _make_base(out: Path, recipe: Recipe) -> None:
 def _train(out: Path, recipe: Recipe) -> None:
     import torch
 
-    from ahabench.trainer.run import train
-    from ahabench.trainer.start import FINAL
+    from ahabench.trainer.grpo_run import train
+    from ahabench.trainer.lifecycle import FINAL
 
     # On a busy machine of two cores, 12 steps took 41 s with one thread and seven times that with two: the threads of
     # so small a model mostly wait for each other.

@@ -6,17 +6,18 @@ What cannot work is a problem, with its next step; what works and surprises is a
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ahabench.harness.errors import AhabenchError, UsageError
+from ahabench.trainer.base_model import REFERENCE
 from ahabench.trainer.data import Kind
 from ahabench.trainer.recipe import Recipe, Training, load_recipe
 from ahabench.trainer.recipe_files import RECIPES, method_of
 from ahabench.trainer.sft_recipe import SftRecipe, load_sft_recipe
-from ahabench.trainer.sizes import SHARDINGS, Load, Shape, Sharding, memory_gb, shape_of
-from ahabench.trainer.start import REFERENCE
+from ahabench.trainer.sizes import SHARDINGS, Load, Shape, Sharding, memory_gb, shape_of, states
+from ahabench.trainer.task import MINI
 
 ACCELERATE = RECIPES / "accelerate"
 FULL = 0.9
@@ -74,6 +75,8 @@ class TrainPlan:
     """Micro-batches of one process in an optimiser step."""
     memory_gb: dict[str, float] | None
     """Terms of the estimate per GPU; `None` where the model's size is not known."""
+    formula: dict[str, str]
+    """Of those terms that are of all parameters (P) or of the trained ones (T), and these two numbers."""
     gpu_gb: float
     command: str
     problems: tuple[str, ...]
@@ -144,16 +147,9 @@ def plan_grpo(recipe: Recipe, machine: Machine, name: str) -> TrainPlan:
     rollouts = items.n // recipe.prompts_per_rollout if items.n is not None else None
     steps = recipe.max_steps or (None if rollouts is None else rollouts * per_rollout * recipe.episodes)
     shape, no_shape = _known(recipe.model)
-    load = Load(
-        micro_batch=recipe.micro_batch,
-        completion_tokens=recipe.max_new_tokens,
-        image_px=recipe.max_pixels or LARGEST_PX,
-        trained=_trained(recipe, shape),
+    load = replace(
+        _load(recipe, shape, machine, recipe.max_new_tokens),
         reference=recipe.kl is not None and recipe.lora is None,
-        checkpointing=recipe.gradient_checkpointing,
-        bf16=recipe.bf16,
-        on_gpu=machine.gpus > 0,
-        head_trained=recipe.lora is None,
         vllm=recipe.vllm_gpu_memory_utilization if recipe.vllm == "colocate" else 0.0,
     )
     no_gpu = f"vllm is {recipe.vllm!r}, and TRL's vLLM rollouts want a GPU; give vllm=off"
@@ -173,20 +169,8 @@ def plan_sft(recipe: SftRecipe, machine: Machine, name: str) -> TrainPlan:
     """Return the plan of an SFT recipe."""
     items = _sft_items(recipe)
     shape, no_shape = _known(recipe.model)
-    load = Load(
-        micro_batch=recipe.micro_batch,
-        completion_tokens=recipe.max_text_tokens,
-        image_px=recipe.max_pixels or LARGEST_PX,
-        trained=_trained(recipe, shape),
-        reference=False,
-        checkpointing=recipe.gradient_checkpointing,
-        bf16=recipe.bf16,
-        on_gpu=machine.gpus > 0,
-        head_trained=recipe.lora is None,
-        vllm=0.0,
-        # max_text_tokens counts them already.
-        text_tokens=0,
-    )
+    # max_text_tokens counts the question too.
+    load = replace(_load(recipe, shape, machine, recipe.max_text_tokens), text_tokens=0)
     work = _Work(
         items=items,
         load=load,
@@ -197,6 +181,22 @@ def plan_sft(recipe: SftRecipe, machine: Machine, name: str) -> TrainPlan:
         warnings=tuple(no_shape),
     )
     return _plan(recipe, work, shape, machine, name)
+
+
+def _load(recipe: Training, shape: Shape | None, machine: Machine, tokens: int) -> Load:
+    """Return what a process holds, as far as both methods have it in common."""
+    return Load(
+        micro_batch=recipe.micro_batch,
+        completion_tokens=tokens,
+        image_px=recipe.max_pixels or LARGEST_PX,
+        trained=_trained(recipe, shape),
+        reference=False,
+        checkpointing=recipe.gradient_checkpointing,
+        bf16=recipe.bf16,
+        on_gpu=machine.gpus > 0,
+        head_trained=recipe.lora is None,
+        vllm=0.0,
+    )
 
 
 def _plan(recipe: Training, work: _Work, shape: Shape | None, machine: Machine, name: str) -> TrainPlan:
@@ -217,6 +217,7 @@ def _plan(recipe: Training, work: _Work, shape: Shape | None, machine: Machine, 
         warmup_steps=None if work.steps is None else _ceil(work.steps * recipe.warmup),
         accumulation=recipe.step_batch // (recipe.micro_batch * machine.processes),
         memory_gb=memory,
+        formula=_formula(shape, work.load, machine, sharding),
         gpu_gb=machine.gpu_gb,
         command=_command(recipe.method, name, machine, sharding),
         problems=(*found, *_cannot(recipe, machine, shape, work.load, memory), *work.problems),
@@ -251,7 +252,7 @@ def _missing_here(recipe: Training, machine: Machine) -> Iterator[str]:
 
 
 def _grpo_items(recipe: Recipe) -> _Items:
-    from ahabench.trainer.run import load_items
+    from ahabench.trainer.grpo_run import load_items
 
     declared = {kind.value: n for kind, n in DECLARED.get(Path(recipe.data).name, {}).items() if kind in recipe.kinds}
     return _items(recipe.data, lambda: Counter(item.kind.value for item in load_items(recipe).items), declared)
@@ -272,7 +273,7 @@ def _items(data: str, read: Callable[[], Mapping[str, int]], declared: dict[str,
     try:
         return _Items(dict(sorted(read().items())), "found")
     except AhabenchError as error:
-        if Path(data).exists():
+        if data == MINI or Path(data).exists():
             return _Items({}, "found", str(error))
         where = " from the hub's UCSC-VLAA/VLAA-Thinking, with its images," if declared else ""
         problem = f"{error}; get the file{where} and name it with data=FILE images=DIR"
@@ -280,8 +281,6 @@ def _items(data: str, read: Callable[[], Mapping[str, int]], declared: dict[str,
 
 
 def _known(model: str) -> tuple[Shape | None, list[str]]:
-    from ahabench.trainer.start import REFERENCE
-
     try:
         shape = shape_of(model)
     except AhabenchError as error:
@@ -311,6 +310,14 @@ def _memory(shape: Shape | None, load: Load, machine: Machine) -> tuple[Sharding
         if sum(terms.values()) <= FULL * machine.gpu_gb:
             break
     return sharding, terms
+
+
+def _formula(shape: Shape | None, load: Load, machine: Machine, sharding: Sharding) -> dict[str, str]:
+    if shape is None:
+        return {}
+    found = states(shape, load, gpus=machine.processes, sharding=sharding)
+    numbers = {"P": f"{shape.parameters:.4g}", "T": f"{load.trained:.4g}"}
+    return {name: state.formula for name, state in found.items()} | numbers
 
 
 def _cannot(

@@ -20,9 +20,14 @@ def lines(plan: TrainPlan) -> Iterator[str]:
         yield f"steps        {plan.steps:,}{each}, {plan.warmup_steps} of them to warm up"
     yield f"micro-batches {plan.accumulation} of each process in a step"
     if plan.memory_gb is not None and plan.total_gb is not None:
-        terms = " + ".join(f"{name} {value:.1f}" for name, value in plan.memory_gb.items() if value >= 0.05)
+        formula = {name: f" ({text})" for name, text in plan.formula.items()}
+        large = [(name, value) for name, value in plan.memory_gb.items() if value >= 0.05]
+        terms = " + ".join(f"{name} {value:.1f}{formula.get(name, '')}" for name, value in large)
         yield f"memory       about {plan.total_gb:.0f} GB a process = {terms}"
-        yield "             (formula: ahabench.trainer.sizes; an estimate, not measured on a GPU)"
+        yield (
+            f"             of P = {plan.formula['P']} parameters, T = {plan.formula['T']} trained; an estimate, not "
+            "measured on a GPU; the other terms: ahabench.trainer.sizes"
+        )
     yield f"command      {plan.command}"
     for warning in plan.warnings:
         yield f"warning: {warning}"

@@ -5,6 +5,8 @@ accelerator; on CPUs (through gloo) it wants to be told, or each would train a r
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -32,6 +34,17 @@ def note_once(text: str) -> None:
     """Print one line on stderr, of all processes once."""
     if is_main():
         note(text)
+
+
+@contextmanager
+def speaking_once() -> Iterator[None]:
+    """Leave it to the first process to speak of an error that all have heard of; the others end with its exit code."""
+    try:
+        yield
+    except TrainingError as error:
+        if is_main() or isinstance(error, OneProcessError):
+            raise
+        raise SystemExit(error.exit_code) from None
 
 
 def join() -> Any:

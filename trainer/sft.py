@@ -31,16 +31,15 @@ from ahabench.harness.errors import UsageError
 from ahabench.harness.images import decode
 from ahabench.harness.provenance import git, packages
 from ahabench.trainer import run_folder
+from ahabench.trainer.base_model import Front, adapters_fit, lora_config
 from ahabench.trainer.grpo import ALIGNED, DECODED, LOG, LOW_FORMAT_RATE, LogFile, freeze_vision
+from ahabench.trainer.lifecycle import FINAL, Ending, carry_out, check_weights, claimed, is_complete, opened
 from ahabench.trainer.processes import join, note_once
-from ahabench.trainer.recipe_files import dump_recipe
 from ahabench.trainer.rewards import only_answer
 from ahabench.trainer.sft_data import Demonstration, Demonstrations, load_demonstrations, read_demonstrations
 from ahabench.trainer.sft_recipe import SftRecipe
 from ahabench.trainer.sft_watch import SpikeWatch, WatchedTrainer
-from ahabench.trainer.start import FINAL, MINI, RECIPE, Ending, Front, carry_out, claimed, lora_config, open_model
-from ahabench.trainer.task import built_in_records
-from ahabench.trainer.trackers import check_trackers
+from ahabench.trainer.task import MINI, built_in_records
 from ahabench.trainer.training_page import SFT_RECORD, write_page
 from ahabench.trainer.trl_settings import shared_settings
 
@@ -74,30 +73,25 @@ def train(recipe: SftRecipe, out: Path, *, resume: bool = False) -> Path:
         EngineError: the model cannot be loaded.
         TrainingError: training cannot go on; a checkpoint of what was reached is saved.
     """
-    check_trackers(recipe.report_to)
-    with claimed(out, resume=resume) as begun:
+    with claimed(recipe, out, resume=resume) as begun:
         return _train(recipe, out, resume=begun)
 
 
 def _train(recipe: SftRecipe, out: Path, *, resume: bool) -> Path:
-    if resume:
-        run_folder.check_recipe(recipe, out / RECIPE)
     before = _read(out) if resume else None
-    if before is not None and before["status"] == "complete":
-        note_once(f"{out} is complete; nothing is left to do")
+    if is_complete(out, before["status"] if before else None):
         return out / FINAL
     main = join()
-    # So that what is wrong with the data or the model is said once.
-    with main.main_process_first():
-        found = load_items(recipe)
-        if main.is_main_process:
-            replace_file(out / RECIPE, [dump_recipe(recipe).encode()])
-        front = open_model(recipe, out)
+    found, front = opened(recipe, out, lambda: load_items(recipe))
     ensure_template(front)
     found = short_enough(recipe, found, front.tokenizer)
     record = _record(recipe, front, found)
-    if before is not None and before["model"]["weights_digest"] != record["model"]["weights_digest"]:
-        raise UsageError(f"{out} was begun with other weights of {recipe.model}; its run cannot go on")
+    check_weights(
+        recipe,
+        out,
+        begun_with=before["model"]["weights_digest"] if before else None,
+        now=record["model"]["weights_digest"],
+    )
     checkpoint = run_folder.newest(out) if resume else None
     trainer = build_trainer(recipe, found, front, out)
     mask = check_loss_tokens(trainer, found.items, front)
@@ -187,16 +181,17 @@ def build_trainer(recipe: SftRecipe, found: Demonstrations, front: Front, out: P
     """
     if any(item.images for item in found.items) and not takes_images(front.config):
         raise UsageError(f"{recipe.data} has images, and {front.checkpoint.name} takes none")
-    trainer = WatchedTrainer(
-        model=str(front.checkpoint.path),
-        args=arguments(recipe, out),
-        train_dataset=demonstration_dataset(found.items, recipe.system_prompt),
-        processing_class=front.processor,
-        callbacks=[LogFile(out / LOG), SpikeWatch(**recipe.spikes.model_dump())],
-        peft_config=lora_config(recipe),
-        data_sha256=found.digest,
-        keep=recipe.keep_checkpoints,
-    )
+    with adapters_fit(recipe):
+        trainer = WatchedTrainer(
+            model=str(front.checkpoint.path),
+            args=arguments(recipe, out),
+            train_dataset=demonstration_dataset(found.items, recipe.system_prompt),
+            processing_class=front.processor,
+            callbacks=[LogFile(out / LOG), SpikeWatch(**recipe.spikes.model_dump())],
+            peft_config=lora_config(recipe),
+            data_sha256=found.digest,
+            keep=recipe.keep_checkpoints,
+        )
     if recipe.freeze_vision and takes_images(front.config):
         freeze_vision(trainer.model)
     return trainer

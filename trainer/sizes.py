@@ -31,7 +31,7 @@ not counted: a frozen one keeps none. Everything but vLLM and the rest was measu
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ahabench.harness.errors import EngineError
 
@@ -49,7 +49,7 @@ REST_GB = 2.0
 _GB = 1e9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Shape:
     """What the estimate needs to know of a model."""
 
@@ -68,46 +68,11 @@ class Shape:
 
 
 KNOWN: Mapping[str, Shape] = {
-    "Qwen/Qwen2-VL-2B-Instruct": Shape(
-        parameters=2_208_985_600,
-        vision=665_271_296,
-        layers=28,
-        width=1536,
-        inner=8960,
-        kv_width=256,
-        vocabulary=151_936,
-        context=32_768,
-    ),
-    "Qwen/Qwen2-VL-7B-Instruct": Shape(
-        parameters=8_291_375_616,
-        vision=675_759_104,
-        layers=28,
-        width=3584,
-        inner=18_944,
-        kv_width=512,
-        vocabulary=152_064,
-        context=32_768,
-    ),
-    "Qwen/Qwen2.5-VL-3B-Instruct": Shape(
-        parameters=3_754_622_976,
-        vision=668_684_288,
-        layers=36,
-        width=2048,
-        inner=11_008,
-        kv_width=256,
-        vocabulary=151_936,
-        context=128_000,
-    ),
-    "Qwen/Qwen2.5-VL-7B-Instruct": Shape(
-        parameters=8_292_166_656,
-        vision=676_550_144,
-        layers=28,
-        width=3584,
-        inner=18_944,
-        kv_width=512,
-        vocabulary=152_064,
-        context=128_000,
-    ),
+    # parameters, vision tower, layers, width, MLP, keys, words, positions
+    "Qwen/Qwen2-VL-2B-Instruct": Shape(2_208_985_600, 665_271_296, 28, 1536, 8960, 256, 151_936, 32_768),
+    "Qwen/Qwen2-VL-7B-Instruct": Shape(8_291_375_616, 675_759_104, 28, 3584, 18_944, 512, 152_064, 32_768),
+    "Qwen/Qwen2.5-VL-3B-Instruct": Shape(3_754_622_976, 668_684_288, 36, 2048, 11_008, 256, 151_936, 128_000),
+    "Qwen/Qwen2.5-VL-7B-Instruct": Shape(8_292_166_656, 676_550_144, 28, 3584, 18_944, 512, 152_064, 128_000),
 }
 """Models whose size is known without their files."""
 
@@ -173,19 +138,45 @@ def shape_of(model: str) -> Shape | None:
     )
 
 
-def memory_gb(shape: Shape, load: Load, *, gpus: int, sharding: Sharding, gpu_gb: float) -> dict[str, float]:
-    """Return the terms of the estimate in GB (10^9 bytes), by name; the module's head has the formula."""
-    plain = sharding in ("ddp", "fsdp")
+class State(NamedTuple):
+    """What stays in memory from one step to the next, of all parameters (P) or of the trained ones (T)."""
+
+    each: int
+    """Bytes of a parameter."""
+    symbol: Literal["P", "T"]
+    parameters: int
+    gpus: int
+    """That share it."""
+
+    @property
+    def bytes(self) -> float:
+        """Its size on one GPU."""
+        return self.each * self.parameters / self.gpus
+
+    @property
+    def formula(self) -> str:
+        """How that is found, such as "12 T / 8"."""
+        return f"{self.each} {self.symbol}" + (f" / {self.gpus}" if self.gpus > 1 else "")
+
+
+def states(shape: Shape, load: Load, *, gpus: int, sharding: Sharding) -> dict[str, State]:
+    """Return the upper terms of the estimate, by name."""
+    weights, gradients, adam = (4, 4, 8) if sharding in ("ddp", "fsdp") else (2, 2, 12)
     of_weights = gpus if sharding in ("zero3", "fsdp") else 1
     of_rest = 1 if sharding == "ddp" else gpus
-    whole = (4 if plain else 2) * shape.parameters / of_weights
-    terms = {
+    whole = State(weights, "P", shape.parameters, of_weights)
+    found = {
         "weights": whole,
-        "gradients": (4 if plain else 2) * load.trained / of_rest,
-        "Adam": (8 if plain else 12) * load.trained / of_rest,
-        "reference model": whole if load.reference else 0.0,
+        "gradients": State(gradients, "T", load.trained, of_rest),
+        "Adam": State(adam, "T", load.trained, of_rest),
     }
-    terms |= activations(shape, load, plain=plain)
+    return found | ({"reference model": whole} if load.reference else {})
+
+
+def memory_gb(shape: Shape, load: Load, *, gpus: int, sharding: Sharding, gpu_gb: float) -> dict[str, float]:
+    """Return the terms of the estimate in GB (10^9 bytes), by name; the module's head has the formula."""
+    terms = {name: state.bytes for name, state in states(shape, load, gpus=gpus, sharding=sharding).items()}
+    terms |= activations(shape, load, plain=sharding in ("ddp", "fsdp"))
     if sharding == "fsdp":
         terms.pop("bfloat16 copies", None)
     found = {name: value / _GB for name, value in terms.items()}

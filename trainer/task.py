@@ -16,7 +16,10 @@ from ahabench.trainer.rewards import judge_box
 
 MINI_RECORDS = 2_000
 """Records of the built-in data, drawn with seed 0 whatever a recipe's."""
+MINI = "mini"
+"""What a recipe calls the built-in data."""
 BUILT_IN = "built-in"
+"""What a run's manifest calls them."""
 
 
 def built_in_records() -> Iterator[Row]:

@@ -8,22 +8,30 @@ from ahabench.trainer.processes import join, settings
 from ahabench.trainer.recipe import Training
 
 
+def accumulation(recipe: Training, processes: int) -> int:
+    """Return the micro-batches of one process in an optimiser step.
+
+    Raises:
+        UsageError: the batches do not divide among the processes.
+    """
+    if recipe.step_batch % (recipe.micro_batch * processes):
+        raise UsageError(
+            f"{recipe.batch_key} is {recipe.step_batch}, wanted a multiple of micro_batch x processes = "
+            f"{recipe.micro_batch} x {processes}; change one of them"
+        )
+    return recipe.step_batch // (recipe.micro_batch * processes)
+
+
 def shared_settings(recipe: Training, out: Path) -> dict[str, Any]:
     """Return keyword arguments of both `GRPOConfig` and `SFTConfig`.
 
     Raises:
-        UsageError: the batches do not divide among the processes, or as `processes.settings`.
+        UsageError: as `accumulation` and `processes.settings`.
     """
-    processes = join().num_processes
-    if recipe.step_batch % (recipe.micro_batch * processes):
-        raise UsageError(
-            f"{recipe.batch_key} is {recipe.step_batch}, wanted a multiple of micro_batch x processes = "
-            f"{recipe.micro_batch} x {processes}"
-        )
     return {
         "output_dir": str(out),
         "per_device_train_batch_size": recipe.micro_batch,
-        "gradient_accumulation_steps": recipe.step_batch // (recipe.micro_batch * processes),
+        "gradient_accumulation_steps": accumulation(recipe, join().num_processes),
         "max_steps": recipe.max_steps or -1,
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": "cosine_with_min_lr",

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 from ahabench.harness.engines.loading import limit_pixels, load_front
 from ahabench.harness.errors import EngineError, UsageError
+from ahabench.trainer.base_model import REFERENCE, Front
 from ahabench.trainer.processes import is_main, join, note_once
 from ahabench.trainer.recipe import Recipe
-from ahabench.trainer.start import REFERENCE, Front
 from ahabench.trainer.vllm_rollouts import fitting, image_tokens
 from ahabench.trainer.vllm_settings import VllmSettings
 

@@ -17,7 +17,7 @@ from ahabench.trainer.recipe import Recipe
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ahabench.trainer.start import Front
+    from ahabench.trainer.base_model import Front
 
 MAX_FITS = 8
 

@@ -174,8 +174,8 @@ def short_steps(out: Path, change: Change) -> str | None:
     from transformers import TrainerCallback
 
     from ahabench.harness.errors import AhabenchError
-    from ahabench.trainer.run import build_trainer, load_items
-    from ahabench.trainer.start import open_model
+    from ahabench.trainer.base_model import open_model
+    from ahabench.trainer.grpo_run import build_trainer, load_items
 
     golden = json.loads(GOLDEN.read_text())["steps"] if GOLDEN.exists() else []
     steps: list[dict[str, float]] = []
@@ -215,7 +215,7 @@ def difference(found: dict[str, float], wanted: dict[str, float]) -> str | None:
 def train_and_answer(folder: Path, change: Change) -> str | None:
     """Train and evaluate; return the error of a training that stopped itself."""
     from ahabench.harness.errors import AhabenchError
-    from ahabench.trainer.run import train
+    from ahabench.trainer.grpo_run import train
 
     recipe = recipe_of(change, folder, max_steps=STEPS)
     try:

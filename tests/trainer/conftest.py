@@ -104,9 +104,9 @@ def trainer_of(settings: dict[str, Any], tmp_path: Path) -> Callable[..., Any]:
     """Return a trainer with a reward function of the test's."""
 
     def build(reward: Reward = odd_ids, out: Path = tmp_path / "out", **overrides: Any) -> Any:
+        from ahabench.trainer.base_model import open_model
+        from ahabench.trainer.grpo_run import load_items, trainer_with
         from ahabench.trainer.recipe import parse_recipe
-        from ahabench.trainer.run import load_items, trainer_with
-        from ahabench.trainer.start import open_model
 
         recipe = parse_recipe(settings | overrides, name="test")
         out.mkdir(exist_ok=True)

@@ -30,9 +30,9 @@ ABSOLUTE = 1e-5
 @pytest.fixture(scope="module")
 def trajectory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The log of 20 steps in float32 from a fixed seed, on one thread."""
+    from ahabench.trainer.base_model import open_model
+    from ahabench.trainer.grpo_run import load_items, trainer_with
     from ahabench.trainer.recipe import parse_recipe
-    from ahabench.trainer.run import load_items, trainer_with
-    from ahabench.trainer.start import open_model
 
     settings = request.getfixturevalue("settings")
     overrides = {"max_steps": 20, "max_new_tokens": 24, "learning_rate": 1e-4, "warmup": 0.1}

@@ -9,11 +9,11 @@ import torch
 
 from ahabench.harness.errors import TrainingError, UsageError
 from ahabench.trainer import grpo
+from ahabench.trainer.base_model import open_model
 from ahabench.trainer.grpo import FAILED_BATCH, LOG, RewardedTrainer, banned_tokens, messages
+from ahabench.trainer.grpo_run import load_items
 from ahabench.trainer.kl import KLController
 from ahabench.trainer.recipe import parse_recipe
-from ahabench.trainer.run import load_items
-from ahabench.trainer.start import open_model
 
 TrainerOf = Callable[..., Any]
 

@@ -33,9 +33,9 @@ def weights(model: Any) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """15 steps in one go, over more than one epoch, with a checkpoint after each."""
+    from ahabench.trainer.base_model import open_model
+    from ahabench.trainer.grpo_run import load_items, trainer_with
     from ahabench.trainer.recipe import parse_recipe
-    from ahabench.trainer.run import load_items, trainer_with
-    from ahabench.trainer.start import open_model
 
     settings = request.getfixturevalue("settings") | {"max_steps": ALL, "save_steps": 1}
     recipe = parse_recipe(settings, name="straight")

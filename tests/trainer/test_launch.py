@@ -187,6 +187,14 @@ def test_what_is_wrong_with_the_data_is_said_once(train: Run, records: Path, tmp
     assert "wanted at least prompts_per_rollout = 64" in done.stderr
 
 
+def test_batches_that_do_not_divide_are_said_once(train: Run, tmp_path: Path) -> None:
+    done = train(tmp_path / "out", "micro_batch=8")
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "train_batch is 8, wanted a multiple of micro_batch x processes = 8 x 2" in errors[0]
+
+
 def test_a_reward_that_fails_on_one_process_stops_them_all(
     run: Run, settings: dict[str, Any], records: Path, tmp_path: Path
 ) -> None:
@@ -195,7 +203,9 @@ def test_a_reward_that_fails_on_one_process_stops_them_all(
     out = tmp_path / "out"
     done = run(str(FAILING), str(tmp_path / "recipe.json"), str(out))
     assert done.returncode != 0
-    assert done.stderr.count("process 1: ZeroDivisionError: no judge today") >= 1
+    # All hear of it, and one speaks.
+    assert done.stderr.count("error: after step 0, rollout of") == 1
+    assert "process 1: ZeroDivisionError: no judge today" in done.stderr
     # The failed batch is that of both processes, and what was reached is saved by both.
     batch = json.loads((out / "failed-batch.json").read_text())
     assert len(batch["item_ids"]) == 4

@@ -12,6 +12,7 @@ from ahabench.harness.errors import UsageError
 from ahabench.trainer import commands
 from ahabench.trainer.data import Kind
 from ahabench.trainer.plan import ACCELERATE, Machine, TrainPlan, plan, usual_gpus
+from ahabench.trainer.plan_report import lines
 from ahabench.trainer.recipe import Recipe, load_recipe
 from ahabench.trainer.recipe_files import RECIPES, shipped
 from ahabench.trainer.sft_recipe import SftRecipe
@@ -256,6 +257,18 @@ def test_the_memory_is_that_of_the_formula() -> None:
     # 4 x 2,816 x (20 x 2,048 + 8 x 11,008 + 4 x 256) = 1.465 is less than 4,096 x 32,768 x 2 + 4 x 2,048 x 151,936.
     wanted = [7.509, 0.7715, 4.629, 7.509, 1.753, 0.0, 0.0, 1.513, 24.0, 2.0]
     assert list(terms.values()) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_the_report_shows_the_formula_of_what_stays_in_memory() -> None:
+    report = "\n".join(lines(planned("vlaa-qwen2.5-vl-3b")))
+    # As above: 3.7546 billion parameters, 0.6687 of them in the frozen tower.
+    assert "weights 7.5 (2 P) + gradients 0.8 (2 T / 8) + Adam 4.6 (12 T / 8) + reference model 7.5 (2 P)" in report
+    assert "of P = 3.755e+09 parameters, T = 3.086e+09 trained" in report
+
+
+def test_built_in_data_are_nothing_to_get() -> None:
+    found = plan("tiny-cpu", ["prompts_per_rollout=4000"], CPU)
+    assert found.problems == ("mini has 2,000 records, wanted at least prompts_per_rollout = 4,000",)
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN))

@@ -1,6 +1,6 @@
 import pytest
 
-from ahabench.harness.errors import UsageError
+from ahabench.harness.errors import TrainingError, UsageError
 from ahabench.trainer import processes
 
 
@@ -19,6 +19,24 @@ def test_of_several_processes_the_first_speaks(
     monkeypatch.setenv("RANK", rank)
     processes.note_once("hello")
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("rank", "error", "ends_with"),
+    [
+        ("0", TrainingError("no judge"), TrainingError),
+        ("1", TrainingError("no judge"), SystemExit),
+        ("1", processes.OneProcessError("no memory"), processes.OneProcessError),
+        ("1", UsageError("no such data"), UsageError),
+    ],
+)
+def test_of_what_all_have_heard_of_the_first_speaks(
+    rank: str, error: Exception, ends_with: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(ends_with) as ended, processes.speaking_once():
+        raise error
+    assert ended.value is error or ended.value.code == TrainingError.exit_code
 
 
 @pytest.mark.parametrize(("launched", "bf16"), [("no", False), ("no", True), ("bf16", True)])

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from ahabench.harness.errors import UsageError
 from ahabench.harness.manifest import read_manifest
-from ahabench.trainer import commands, run
+from ahabench.trainer import commands, grpo_run
 from ahabench.trainer.recipe import load_recipe
 from ahabench.trainer.run_folder import read_mark, whole_checkpoints
 
@@ -33,7 +33,7 @@ KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
 from ahabench.trainer.recipe import load_recipe
-from ahabench.trainer.run import train
+from ahabench.trainer.grpo_run import train
 
 torch.set_num_threads(1)
 write = torch.save
@@ -61,7 +61,7 @@ def straight(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
 
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("straight") / "out"
-    run.train(load_recipe("tiny-cpu", settings), out)
+    grpo_run.train(load_recipe("tiny-cpu", settings), out)
     return out
 
 
@@ -106,7 +106,7 @@ def test_a_killed_run_goes_on_from_the_last_whole_checkpoint(killed: Path, strai
 def test_another_recipe_is_refused(straight: Path, settings: list[str]) -> None:
     # Though the run is complete: an old model must not pass for one of another recipe.
     with pytest.raises(UsageError, match=r"was begun with seed = 0, found 5"):
-        run.train(load_recipe("tiny-cpu", [*settings, "seed=5"]), straight, resume=True)
+        grpo_run.train(load_recipe("tiny-cpu", [*settings, "seed=5"]), straight, resume=True)
 
 
 def test_a_complete_run_is_left_alone(straight: Path, settings: list[str]) -> None:
@@ -119,13 +119,13 @@ def test_a_complete_run_is_left_alone(straight: Path, settings: list[str]) -> No
 def test_without_a_checkpoint_it_begins_from_the_start(settings: list[str], straight: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     short = [*settings, "max_steps=4", "save_steps=4"]
-    run.train(load_recipe("tiny-cpu", short), out)
+    grpo_run.train(load_recipe("tiny-cpu", short), out)
     from ahabench.harness.manifest import write_manifest
 
     write_manifest(out, read_manifest(out).model_copy(update={"status": "running"}))
     (out / "checkpoint-4" / "resume.json").unlink()
     before = rows(out / "log.jsonl")
-    run.train(load_recipe("tiny-cpu", short), out, resume=True)
+    grpo_run.train(load_recipe("tiny-cpu", short), out, resume=True)
     assert rows(out / "log.jsonl") == before
     # Two rollouts of 8 x 4.
     assert len(rows(out / "rollouts" / "responses.jsonl")) == 64
@@ -142,7 +142,7 @@ def test_a_run_that_only_lacks_its_final_model_gets_it(settings: list[str], stra
     wanted = (straight / "final" / "model.safetensors").read_bytes()
     shutil.rmtree(straight / "final")
     write_manifest(straight, read_manifest(straight).model_copy(update={"status": "running"}))
-    final = run.train(load_recipe("tiny-cpu", settings), straight, resume=True)
+    final = grpo_run.train(load_recipe("tiny-cpu", settings), straight, resume=True)
     assert (final / "model.safetensors").read_bytes() == wanted
     AutoModelForImageTextToText.from_pretrained(final)
     AutoProcessor.from_pretrained(final)

@@ -57,7 +57,7 @@ def build(small: dict[str, Any], tmp_path: Path) -> Build:
 
     def built(**overrides: Any) -> tuple[Any, Any, Any]:
         from ahabench.trainer import sft
-        from ahabench.trainer.start import open_model
+        from ahabench.trainer.base_model import open_model
 
         recipe = parse_as(SftRecipe, small | overrides, name="test")
         front = open_model(recipe, tmp_path)
@@ -318,8 +318,8 @@ def test_a_base_of_an_unknown_family_without_a_template_is_refused(untrained: Pa
     from transformers import AutoConfig, PreTrainedTokenizerFast
 
     from ahabench.harness.checkpoint import find_checkpoint
+    from ahabench.trainer.base_model import Front
     from ahabench.trainer.sft import ensure_template
-    from ahabench.trainer.start import Front
 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
     front = Front(find_checkpoint(str(untrained)), tokenizer, AutoConfig.from_pretrained(untrained), None)
@@ -342,12 +342,12 @@ def test_grpo_from_such_a_base_is_warned_about(
     settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ahabench.harness.errors import TrainingError
-    from ahabench.trainer import run
+    from ahabench.trainer import grpo_run
     from ahabench.trainer.recipe import parse_recipe
 
     # An untrained model finds no tags in eight tokens.
     with pytest.raises(TrainingError, match="no group had two different rewards"):
-        run.train(parse_recipe(settings | {"max_steps": 1}, name="test"), tmp_path / "out")
+        grpo_run.train(parse_recipe(settings | {"max_steps": 1}, name="test"), tmp_path / "out")
     said = capsys.readouterr().err
     assert "warning: 0.0% of the untrained model's completions have exactly one <answer>" in said
     assert "starts from an aligned model" in said

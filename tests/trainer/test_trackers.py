@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ahabench.harness.errors import UsageError
-from ahabench.trainer import run, sft
+from ahabench.trainer import grpo_run, sft
 from ahabench.trainer.recipe import parse_recipe
 from ahabench.trainer.recipe_files import parse_as
 from ahabench.trainer.sft_recipe import SftRecipe
@@ -25,7 +25,7 @@ def test_a_package_that_is_missing_is_one_line_before_anything_is_read(tmp_path:
     out = tmp_path / "out"
     wanted = rf"^report_to names {missing}, .* pip install {missing}, or leave it out.*$"
     with pytest.raises(UsageError, match=wanted):
-        run.train(parse_recipe(values, name="test"), out)
+        grpo_run.train(parse_recipe(values, name="test"), out)
     with pytest.raises(UsageError, match=wanted):
         sft.train(parse_as(SftRecipe, values, name="test"), out)
     assert not out.exists()

@@ -133,7 +133,7 @@ class TestSettings:
 class TestMachine:
     @pytest.mark.parametrize("mode", ["server", "colocate"])
     def test_without_a_gpu_nothing_is_loaded(self, settings: dict[str, Any], mode: str, tmp_path: Path) -> None:
-        from ahabench.trainer.run import train
+        from ahabench.trainer.grpo_run import train
 
         out = tmp_path / "out"
         recipe = parse_recipe(settings | {"vllm": mode, "model": "no/such-model"}, name="test")
@@ -177,7 +177,7 @@ def opened(settings: dict[str, Any], tmp_path: Path) -> Callable[..., tuple[Reci
     """Return a recipe and its model without weights."""
 
     def open_(**overrides: Any) -> tuple[Recipe, Any]:
-        from ahabench.trainer.start import open_model
+        from ahabench.trainer.base_model import open_model
 
         recipe = parse_recipe(settings | overrides, name="test")
         return recipe, open_model(recipe, tmp_path)
@@ -225,7 +225,7 @@ class TestImages:
 
     def test_the_training_data_are_fitted(self, opened: Any, tmp_path: Path) -> None:
         from ahabench.trainer.grpo import prompt_dataset
-        from ahabench.trainer.run import load_items
+        from ahabench.trainer.grpo_run import load_items
 
         recipe, front = opened(vllm="colocate", min_pixels=12_000)
         rows = prompt_dataset(load_items(recipe).items, None, fit=fitting(recipe, front))

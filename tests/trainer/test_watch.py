@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ahabench.harness.manifest import read_manifest
-from ahabench.trainer import run
+from ahabench.trainer import grpo_run
 from ahabench.trainer.recipe import load_recipe
 
 pytestmark = pytest.mark.slow
@@ -38,7 +38,7 @@ def runs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs")
     for name, more in (("watched", [WATCHED]), ("unwatched", [])):
-        run.train(load_recipe("tiny-cpu", [*SETTINGS, f"model={base}", *more]), folder / name)
+        grpo_run.train(load_recipe("tiny-cpu", [*SETTINGS, f"model={base}", *more]), folder / name)
     return {name: folder / name for name in ("watched", "unwatched")}
 
 
@@ -98,7 +98,7 @@ def test_a_reward_that_is_had_without_answering_right_sets_the_alarm_off(
     few = "logicvista, mathvision, mathvista"
     watched = ["watch.every=16", f"watch.benchmarks=[{few}]", "watch.max_new_tokens=24", "watch.margin=0.2"]
     rates = ["learning_rate=3e-4", "min_learning_rate=3e-5", "max_steps=16", "save_steps=16", "watch.limit=60"]
-    run.train(load_recipe("tiny-cpu-hacked", [*SETTINGS, *rates, *watched, f"model={base}"]), tmp_path / "out")
+    grpo_run.train(load_recipe("tiny-cpu-hacked", [*SETTINGS, *rates, *watched, f"model={base}"]), tmp_path / "out")
     assert [row["step"] for row in log(tmp_path / "out") if row.get("benchmark/alarm")] == [16]
     assert "alarm: from step 0 to 16 the reward rises" in capsys.readouterr().err
     assert "Alarm:" in (tmp_path / "out" / "report.html").read_text()

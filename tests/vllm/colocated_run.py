@@ -21,9 +21,9 @@ def main(checkpoint: str, folder: str) -> None:
     vllm_generation.LLM = partial(vllm_generation.LLM, enforce_eager=True, dtype="float32")
     vllm_generation.VLLMGeneration.sync_weights = _reload
 
+    from ahabench.trainer.base_model import open_model
+    from ahabench.trainer.grpo_run import load_items, trainer_with
     from ahabench.trainer.recipe import parse_recipe
-    from ahabench.trainer.run import load_items, trainer_with
-    from ahabench.trainer.start import open_model
 
     out = Path(folder)
     model = _without_banned_mass(checkpoint, out / "model")

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from ahabench.harness.errors import EngineError, UsageError
+from ahabench.trainer.base_model import Front, open_model
 from ahabench.trainer.recipe import Recipe, parse_recipe
-from ahabench.trainer.start import Front, open_model
 from ahabench.trainer.vllm_checks import check_installed, check_server, serve_command
 from ahabench.trainer.vllm_rollouts import fitting
 from ahabench.trainer.vllm_settings import VllmSettings, trl_rollouts

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ahabench.harness import cli
-from ahabench.trainer.processes import is_main
+from ahabench.trainer.grpo_run import train
+from ahabench.trainer.processes import is_main, speaking_once
 from ahabench.trainer.recipe import parse_recipe
 from ahabench.trainer.rewards import MixedReward
-from ahabench.trainer.run import train
 
 
 def judge(*given: Any) -> Any:
@@ -20,7 +20,8 @@ def main() -> None:
     if not is_main():
         MixedReward.judge = judge  # type: ignore[method-assign]
     recipe, out = Path(sys.argv[1]), Path(sys.argv[2])
-    train(parse_recipe(json.loads(recipe.read_text()), name="failing"), out)
+    with speaking_once():
+        train(parse_recipe(json.loads(recipe.read_text()), name="failing"), out)
 
 
 if __name__ == "__main__":

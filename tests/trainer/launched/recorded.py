@@ -20,11 +20,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from ahabench.trainer import run
+from ahabench.trainer import grpo_run
+from ahabench.trainer.base_model import open_model
 from ahabench.trainer.processes import join
 from ahabench.trainer.recipe import parse_recipe
 from ahabench.trainer.run_folder import newest
-from ahabench.trainer.start import open_model
 
 Table = dict[str, list[list[int]]]
 
@@ -71,8 +71,8 @@ def replay(trainer: Any, table: Table, given: list[tuple[str, int]], group_size:
 def train(values: dict[str, Any], table: Table, out: Path) -> None:
     recipe = parse_recipe(values, name=out.name)
     out.mkdir(exist_ok=True)
-    records = run.load_items(recipe)
-    trainer = run.trainer_with(recipe, records, open_model(recipe, out), odd_ids, out)
+    records = grpo_run.load_items(recipe)
+    trainer = grpo_run.trainer_with(recipe, records, open_model(recipe, out), odd_ids, out)
     given: list[tuple[str, int]] = []
     replay(trainer, table, given, recipe.group_size)
     trainer.add_callback(Gradients(trainer, out))

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from ahabench.harness.errors import TrainingError, UsageError
 from ahabench.harness.manifest import read_manifest
 from ahabench.harness.runlog import read_responses
-from ahabench.trainer import commands, run
+from ahabench.trainer import commands, grpo_run
 from ahabench.trainer.recipe import load_recipe, parse_recipe
 
 SMALL = [
@@ -29,17 +29,17 @@ SMALL = [
 def test_a_folder_that_is_in_use_is_refused(settings: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="is not empty"):
-        run.train(parse_recipe(settings, name="test"), tmp_path)
+        grpo_run.train(parse_recipe(settings, name="test"), tmp_path)
 
 
 def test_too_few_records_for_one_rollout_are_refused(settings: dict[str, Any]) -> None:
     batches = {"prompts_per_rollout": 64, "train_batch": 64}
     with pytest.raises(UsageError, match="has 24 records, wanted at least prompts_per_rollout = 64"):
-        run.load_items(parse_recipe(settings | batches, name="test"))
+        grpo_run.load_items(parse_recipe(settings | batches, name="test"))
 
 
 def test_records_of_other_kinds_are_left_out(settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    found = run.load_items(parse_recipe(settings | {"kinds": ["digit"]}, name="test"))
+    found = grpo_run.load_items(parse_recipe(settings | {"kinds": ["digit"]}, name="test"))
     assert {item.kind for item in found.items} == {"digit"}
     assert "records of other kinds left out" in capsys.readouterr().err
 
@@ -54,16 +54,16 @@ def test_open_ended_records_that_nothing_pays_are_named(
     recipe = parse_recipe(settings | {"data": str(tmp_path / "data.jsonl"), "kinds": ["open_ended"]}, name="test")
     if captioned == 0:
         with pytest.raises(UsageError, match="9 of 9 records are open_ended without the caption"):
-            run.load_items(recipe)
+            grpo_run.load_items(recipe)
         return
-    assert len(run.load_items(recipe).items) == 9
+    assert len(grpo_run.load_items(recipe).items) == 9
     assert ("warning: " in capsys.readouterr().err) == (captioned == 8)
 
 
 def test_a_run_without_signal_is_saved_before_it_stops(settings: dict[str, Any], tmp_path: Path) -> None:
     # An untrained model finds no tags in eight tokens, so every reward is 0.
     with pytest.raises(TrainingError, match="no group had two different rewards") as stopped:
-        run.train(parse_recipe(settings | {"max_steps": 2}, name="test"), tmp_path / "out")
+        grpo_run.train(parse_recipe(settings | {"max_steps": 2}, name="test"), tmp_path / "out")
     assert (tmp_path / "out" / "checkpoint-2" / "model.safetensors").is_file()
     assert "checkpoint-2" in str(stopped.value)
     assert read_manifest(tmp_path / "out").status == "incomplete"

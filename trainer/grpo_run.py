@@ -1,4 +1,4 @@
-"""One training run, from a recipe to a folder.
+"""One GRPO run, from a recipe to a folder.
 
     <out>/recipe.yaml                 the recipe with all its values
     <out>/run.json                    the manifest, as of an evaluation (harness.manifest)
@@ -21,7 +21,6 @@ from typing import Any
 
 from ahabench.harness.checkpoint import weights_digest
 from ahabench.harness.dataset import digest
-from ahabench.harness.disk import replace_file
 from ahabench.harness.engines.loading import takes_images
 from ahabench.harness.errors import UsageError
 from ahabench.harness.manifest import (
@@ -37,13 +36,12 @@ from ahabench.harness.manifest import (
     write_manifest,
 )
 from ahabench.harness.provenance import git, packages
+from ahabench.trainer.base_model import Front, adapters_fit, lora_config
 from ahabench.trainer.data import Kind, Records, TrainItem, load_records, read_records
+from ahabench.trainer.lifecycle import FINAL, Ending, carry_out, check_weights, claimed, is_complete, opened
 from ahabench.trainer.processes import join, note_once
 from ahabench.trainer.recipe import Recipe
-from ahabench.trainer.recipe_files import dump_recipe
-from ahabench.trainer.start import FINAL, MINI, RECIPE, Ending, Front, carry_out, claimed, lora_config, open_model
-from ahabench.trainer.task import BUILT_IN, MINI_RECORDS, TASK, built_in_records
-from ahabench.trainer.trackers import check_trackers
+from ahabench.trainer.task import BUILT_IN, MINI, MINI_RECORDS, TASK, built_in_records
 from ahabench.trainer.training_page import write_page
 
 
@@ -64,35 +62,28 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """
     from ahabench.trainer.watch import watched_tasks
 
-    check_trackers(recipe.report_to)
     if recipe.watch is not None:
         watched_tasks(recipe.watch)
-    with claimed(out, resume=resume) as begun:
+    with claimed(recipe, out, resume=resume) as begun:
         return _train(recipe, out, resume=begun)
 
 
 def _train(recipe: Recipe, out: Path, *, resume: bool) -> Path:
     from ahabench.trainer import run_folder, vllm_checks
 
-    if resume:
-        run_folder.check_recipe(recipe, out / RECIPE)
     before = read_manifest(out) if resume and (out / MANIFEST).is_file() else None
-    if before is not None and before.status == "complete":
-        note_once(f"{out} is complete; nothing is left to do")
+    if is_complete(out, before.status if before else None):
         return out / FINAL
     main = join()
     if recipe.vllm != "off":
         vllm_checks.check_machine(recipe.vllm)
-    # So that what is wrong with the data or the model is said once.
-    with main.main_process_first():
-        records = load_items(recipe)
-        if main.is_main_process:
-            replace_file(out / RECIPE, [dump_recipe(recipe).encode()])
-        front = open_model(recipe, out)
-        vllm_checks.check_rollouts(recipe, front)
+    records, front = opened(
+        recipe, out, lambda: load_items(recipe), lambda front: vllm_checks.check_rollouts(recipe, front)
+    )
     manifest = _manifest(recipe, front, records)
-    if before is not None and before.model.weights_digest != manifest.model.weights_digest:
-        raise UsageError(f"{out} was begun with other weights of {recipe.model}; its run cannot go on")
+    check_weights(
+        recipe, out, begun_with=before.model.weights_digest if before else None, now=manifest.model.weights_digest
+    )
     checkpoint = run_folder.newest(out) if resume else None
     if main.is_main_process:
         write_manifest(out, manifest)
@@ -185,22 +176,23 @@ def trainer_with(
 
     kl = recipe.kl
     controller = [KLController(kl.init, kl.target, kl.horizon, recipe.train_batch)] if kl else []
-    trainer = grpo.RewardedTrainer(
-        model=str(front.checkpoint.path),
-        reward_funcs=reward,
-        args=grpo.arguments(recipe, out, banned=grpo.banned_tokens(front.config, front.tokenizer)),
-        train_dataset=grpo.prompt_dataset(
-            records.items, recipe.system_prompt or None, fit=vllm_rollouts.fitting(recipe, front)
-        ),
-        processing_class=front.processor,
-        callbacks=[*controller, grpo.LogFile(out / grpo.LOG)],
-        peft_config=lora_config(recipe),
-        item_ids=[item.item.id for item in records.items],
-        data_sha256=digest([item.item for item in records.items]),
-        keep=recipe.keep_checkpoints,
-        share_prompts=recipe.share_prompts,
-        keep_groups=recipe.keep_groups,
-    )
+    with adapters_fit(recipe):
+        trainer = grpo.RewardedTrainer(
+            model=str(front.checkpoint.path),
+            reward_funcs=reward,
+            args=grpo.arguments(recipe, out, banned=grpo.banned_tokens(front.config, front.tokenizer)),
+            train_dataset=grpo.prompt_dataset(
+                records.items, recipe.system_prompt or None, fit=vllm_rollouts.fitting(recipe, front)
+            ),
+            processing_class=front.processor,
+            callbacks=[*controller, grpo.LogFile(out / grpo.LOG)],
+            peft_config=lora_config(recipe),
+            item_ids=[item.item.id for item in records.items],
+            data_sha256=digest([item.item for item in records.items]),
+            keep=recipe.keep_checkpoints,
+            share_prompts=recipe.share_prompts,
+            keep_groups=recipe.keep_groups,
+        )
     if recipe.freeze_vision:
         grpo.freeze_vision(trainer.model)
     if recipe.watch is not None:
