@@ -2,7 +2,8 @@
 
 sympy can run for ever on a short string (towers of powers, factorials, sums) and math-verify's own limit is a signal
 that needs a main thread. So the comparison runs in a worker process that speaks JSON lines: its memory is limited, and
-one that misses the deadline is killed and replaced. One worker serves a process; it starts with the first comparison.
+one that misses the deadline dies and is replaced. The deadline counts the worker's CPU seconds, so that a busy machine
+gives the same verdicts as an idle one. One worker serves a process; it starts with the first comparison.
 """
 
 import atexit
@@ -16,7 +17,9 @@ import threading
 from functools import lru_cache
 
 DEADLINE_S = 2.0
-"""Seconds that one comparison may take."""
+"""CPU seconds that one comparison may take."""
+PATIENCE = 30.0
+"""Wall seconds per CPU second that are waited for a worker, in case it gets no CPU at all."""
 START_S = 60.0
 """Seconds that a worker may take to import its libraries."""
 MAX_LENGTH = 300
@@ -62,7 +65,7 @@ def equivalent(gold: str, answer: str) -> bool:
     """
     equal = _compared(gold, answer)
     if equal is None:
-        raise Timeout(f"not decided within {DEADLINE_S} s")
+        raise Timeout(f"not decided within {DEADLINE_S} CPU seconds")
     return equal
 
 
@@ -88,12 +91,12 @@ class _Worker:
             try:
                 process = self._ready()
                 assert process.stdin is not None
-                process.stdin.write(json.dumps([gold, answer]).encode() + b"\n")
+                process.stdin.write(json.dumps([gold, answer, DEADLINE_S]).encode() + b"\n")
                 process.stdin.flush()
-                return bool(json.loads(self._line(process, DEADLINE_S)))
+                return bool(json.loads(self._line(process, DEADLINE_S * PATIENCE)))
             except (BrokenPipeError, TimeoutError, EOFError) as error:
                 self._stop()
-                raise Timeout(f"not decided within {DEADLINE_S} s") from error
+                raise Timeout(f"not decided within {DEADLINE_S} CPU seconds") from error
             except BaseException:
                 # Interrupted between question and reply: the reply must not answer the next question.
                 self._stop()

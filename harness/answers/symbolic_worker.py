@@ -1,7 +1,8 @@
-"""The process behind `symbolic`: reads [gold, answer] as JSON lines, writes true or false, until its input ends."""
+"""The process behind `symbolic`: reads [gold, answer, CPU seconds] as JSON lines, answers each true or false."""
 
 import json
 import resource
+import signal
 import sys
 from functools import lru_cache
 from typing import Any
@@ -17,6 +18,7 @@ def main() -> None:
     configs = [LatexExtractionConfig(), ExprExtractionConfig()]
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
 
     @lru_cache(maxsize=4096)
     def parsed(text: str) -> list[Any]:
@@ -27,9 +29,12 @@ def main() -> None:
     verify(parsed("x+1"), parsed("1+x"), timeout_seconds=None)
     print("ready", flush=True)
     for line in sys.stdin:
-        gold, answer = json.loads(line)
+        gold, answer, cpu_s = json.loads(line)
+        # By default the timer's signal ends the process, also inside a long computation in C.
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
         first, second = parsed(gold), parsed(answer)
         equal = bool(first and second and verify(first, second, float_rounding=6, timeout_seconds=None))
+        signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps(equal), flush=True)
 
 
