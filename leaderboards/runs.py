@@ -258,13 +258,14 @@ def _training(path: Path) -> Iterator[Mapping[str, float]]:
     if not path.exists():
         return
     for number, row in read_objects(path):
-        if not isinstance(row.get("step"), int | float):
-            raise UsageError(f"{path}:{number} has no 'step'; it is no training log")
-        yield {
+        step = {
             name: float(value)
             for name, value in row.items()
             if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
         }
+        if "step" not in step:
+            raise UsageError(f"{path}:{number} has no number as 'step'; it is no training log")
+        yield step
 
 
 def _moments(aha: object) -> int | None:

@@ -137,3 +137,11 @@ def test_folders_of_one_name_get_different_pages_whatever_their_order(make_run: 
 )
 def test_a_size_is_read_out_of_a_name(name: str, size: float | None) -> None:
     assert size_of(name) == size
+
+
+@pytest.mark.parametrize("step", ["1e400", "NaN", "true", "null", '"1"', "-Infinity"])
+def test_a_training_log_without_a_step_is_refused(make_run: MakeRun, step: str) -> None:
+    run = make_run("a", bool)
+    (run / "log.jsonl").write_text(f'{{"step": {step}, "reward": 0.5}}\n')
+    with pytest.raises(UsageError, match="log.jsonl:1 has no number as 'step'"):
+        collect([run])
