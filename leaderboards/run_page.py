@@ -61,15 +61,14 @@ def _quantities(found: Sequence[MetricsFile]) -> list[tuple[str, list[str]]]:
         lines.append(("responses per item", [str(one.n_samples) for one in found]))
     lines += _lines(found, lambda one: one.rates, "{} %", exports.share)
     finished = [one.bounds.get("finished") for one in found]
-    if any(isinstance(one, int | float) for one in finished):
-        texts = [exports.share(one) if isinstance(one, int | float) else "–" for one in finished]
-        lines.append(("headline among finished responses %", texts))
+    if any(one is not None for one in finished):
+        lines.append(("headline among finished responses %", list(map(exports.share, finished))))
     lines += _lines(found, lambda one: one.finish_reasons, "ended by “{}”", lambda count: f"{count:,}")
     lines += _lines(found, lambda one: one.tokens, "tokens: {}", lambda count: f"{count:,.0f}")
-    sizes = [one.image_sizes or {} for one in found]
     for name in ("min", "median", "max"):
-        if any(size.get(name) for size in sizes):
-            texts = ["×".join(map(str, size.get(name) or ("–",))) for size in sizes]
+        sizes = [getattr(one.image_sizes, name, None) for one in found]
+        if any(sizes):
+            texts = ["×".join(map(str, size)) if size else "–" for size in sizes]
             lines.append((f"image, {name} (pixels)", texts))
     if any(one.excluded for one in found):
         lines.append(("items left out by the scorer", [", ".join(one.excluded) or "–" for one in found]))

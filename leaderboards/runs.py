@@ -7,9 +7,9 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ahabench.harness.errors import UsageError
 from ahabench.harness.manifest import Manifest, TaskRecord, read_manifest
@@ -24,6 +24,13 @@ TRAINING_LOG = "log.jsonl"
 
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _SIZE = re.compile(r"(?<![A-Za-z0-9.])(\d{1,4}(?:\.\d{1,3})?)([BM])(?![A-Za-z])", re.IGNORECASE)
+
+
+SLACK = 1e-9
+"""Of floating point."""
+Share = Annotated[float, Field(ge=-SLACK, le=1 + SLACK, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, lt=10**12)]
+Quantity = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
 
 
 class _FromFile(BaseModel):
@@ -48,10 +55,26 @@ class ModelCard(_FromFile):
 class EstimateRow(_FromFile):
     """An `Estimate` as `metrics.json` has it."""
 
-    value: float | None = Field(allow_inf_nan=False)
-    n: int = Field(ge=0)
-    stderr: float | None = Field(default=None, allow_inf_nan=False)
-    ci95: tuple[float, float] | None = None
+    value: Share | None
+    n: Count
+    stderr: Quantity | None = None
+    ci95: tuple[Share, Share] | None = None
+
+    @model_validator(mode="after")
+    def _is_an_interval(self) -> Self:
+        if self.ci95 and self.ci95[0] > self.ci95[1]:
+            raise ValueError(f"the interval {list(self.ci95)} ends before it begins")
+        return self
+
+
+class ImageSizes(BaseModel):
+    """The smallest, median and largest image, as [width, height] in pixels."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    min: tuple[Count, Count] | None = None
+    median: tuple[Count, Count] | None = None
+    max: tuple[Count, Count] | None = None
 
 
 class MetricsFile(BaseModel):
@@ -63,19 +86,18 @@ class MetricsFile(BaseModel):
     split: str
     prompt: str
     scorer: str
-    n_items: int = Field(ge=0)
-    n_samples: int = Field(default=1, ge=1)
+    n_items: Count
+    n_samples: int = Field(default=1, ge=1, lt=10**6)
     excluded: tuple[str, ...] = ()
-    missing: int = Field(default=0, ge=0)
+    missing: Count = 0
     headline: str
     metrics: dict[str, EstimateRow]
-    rates: dict[str, float | None] = {}
-    bounds: dict[str, Any] = {}
-    finish_reasons: dict[str, int] = {}
-    tokens: dict[str, float | None] = {}
-    image_sizes: dict[str, Any] | None = None
+    rates: dict[str, Share | None] = {}
+    bounds: dict[str, Quantity | None] = {}
+    finish_reasons: dict[str, Count] = {}
+    tokens: dict[str, Quantity | None] = {}
+    image_sizes: ImageSizes | None = None
     breakdown: dict[str, dict[str, dict[str, EstimateRow]]] = {}
-    judge: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

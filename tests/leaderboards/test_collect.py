@@ -143,5 +143,27 @@ def test_a_size_is_read_out_of_a_name(name: str, size: float | None) -> None:
 def test_a_training_log_without_a_step_is_refused(make_run: MakeRun, step: str) -> None:
     run = make_run("a", bool)
     (run / "log.jsonl").write_text(f'{{"step": {step}, "reward": 0.5}}\n')
-    with pytest.raises(UsageError, match="log.jsonl:1 has no number as 'step'"):
+    with pytest.raises(UsageError, match=r"log\.jsonl:1 has no number as 'step'"):
+        collect([run])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("metrics", {"accuracy": {"value": 7.5, "n": 120}}),
+        ("metrics", {"accuracy": {"value": 0.5, "n": 120, "ci95": [0.9, 0.1]}}),
+        ("metrics", {"accuracy": {"value": 0.5, "n": 10**30}}),
+        ("breakdown", {"a": {"b": {"accuracy": {"value": 1e308, "n": 1}}}}),
+        ("rates", {"no_answer": 1e308}),
+        ("tokens", {"completion_per_item": -1}),
+        ("bounds", {"finished": "<b>"}),
+        ("image_sizes", {"min": 5}),
+    ],
+)
+def test_a_number_that_nothing_can_measure_is_refused(
+    make_run: MakeRun, edit: Callable[..., None], key: str, value: object
+) -> None:
+    run = make_run("a", bool)
+    edit(run / "mathvista" / "metrics.json", lambda metrics: metrics.update({key: value}))
+    with pytest.raises(UsageError, match=rf"metrics\.json is damaged \({key}"):
         collect([run])
