@@ -2,6 +2,7 @@
 
     responses.jsonl   harness.runlog's rows, plus "step", "kind", "reward" and "official_correct" (or null)
     verdicts.jsonl    harness.score's rows, plus "step", "kind" and "reward"
+    items.jsonl       "item_id", "step", "question" and "gold" of each item that was drawn, once
 
 "step" is the number of updates that the policy had had: the rows of step 0 are the untrained model's. An item's samples
 are numbered through the run, in the order in which they were drawn, so a key (item_id, sample_index) never comes twice.
@@ -30,6 +31,7 @@ from ahabench.trainer.data import Kind, TrainItem
 from ahabench.trainer.measures import measures
 from ahabench.trainer.processes import SharedFailure
 from ahabench.trainer.rewards import MixedReward, Outcome
+from ahabench.trainer.run_folder import ITEMS
 
 Gather = Callable[[list[Any]], list[Any]]
 """Returns every process's list, joined in the order of processes, to all of them."""
@@ -199,8 +201,13 @@ class RewardFunction:
     def _write(self, rows: list[dict[str, Any]]) -> None:
         assert self._log is not None, "this process writes"
         rows = self._log.numbered(rows)
+        self._log.append(ITEMS, [self._item_row(row) for row in rows if row["sample_index"] == 0])
         self._log.append(RESPONSES, [_response_row(row) for row in rows])
         self._log.append(VERDICTS, [_verdict_row(row) for row in rows])
+
+    def _item_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        item = self._items[row["item_index"]]
+        return {"item_id": row["item_id"], "step": row["step"], "question": item.item.question, "gold": item.gold}
 
     def _prompt_sha256(self, item: TrainItem) -> str:
         return digest(Prompt(text=item.item.question, system=self._system_prompt), len(item.item.images))

@@ -21,6 +21,8 @@ from ahabench.trainer.vllm_settings import MOVABLE
 
 LOG = "log.jsonl"
 """One object per logged step, in the run's folder; that of step 0 is the untrained model's first rollout."""
+ITEMS = "items.jsonl"
+"""What was asked and expected, beside the rollouts: one object per item, with the step that drew it first."""
 MARK = "resume.json"
 PREFIX = "checkpoint-"
 EVALUATIONS = "evaluations"
@@ -108,7 +110,7 @@ def rewind_run(run: Path, checkpoint: Found | None, rollouts: str | None = None)
     """
     step = checkpoint.step if checkpoint else 0
     if rollouts is not None:
-        rewind(run / rollouts, [RESPONSES, VERDICTS], before=step)
+        rewind(run / rollouts, [RESPONSES, VERDICTS, ITEMS], before=step)
     # The log's row of a step is written after its update, a rollout's rows before.
     rewind(run, [LOG], before=step + 1 if checkpoint else 0)
     for evaluation in (run / EVALUATIONS).glob(f"{STEP}*"):

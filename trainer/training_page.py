@@ -19,7 +19,7 @@ from ahabench.harness.disk import replace_file
 from ahabench.harness.errors import UsageError
 from ahabench.harness.manifest import read_manifest
 from ahabench.harness.runlog import RESPONSES, VERDICTS
-from ahabench.trainer.run_folder import LOG
+from ahabench.trainer.run_folder import ITEMS, LOG
 from ahabench.trainer.task import TASK
 
 REPORT = "report.html"
@@ -113,7 +113,7 @@ def curves(rows: Iterable[Mapping[str, Any]]) -> list[Curve]:
     for row in rows:
         for name, value in row.items():
             plain = name.removeprefix(_BASELINE)
-            if plain in _LEFT_OUT or plain.startswith("train_") or isinstance(value, bool):
+            if plain in _LEFT_OUT or isinstance(value, bool):
                 continue
             if isinstance(value, int | float) and math.isfinite(value):
                 found.setdefault(plain, {})[int(row["step"])] = float(value)
@@ -152,9 +152,12 @@ def alarms(found: Sequence[Curve]) -> list[str]:
     ]
 
 
-def examples(responses: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def examples(
+    responses: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]], items: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Return a few rollouts of the first, the middle and the last step that has any, spread over kinds and rewards."""
     rules = {(row["item_id"], row["sample_index"]): row for row in verdicts}
+    asked = {row["item_id"]: row for row in items}
     steps = sorted({row["step"] for row in responses})
     shown = sorted({steps[0], steps[len(steps) // 2], steps[-1]}) if steps else []
     found = []
@@ -165,7 +168,10 @@ def examples(responses: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[
         )
         # Evenly over the sorted rows: every kind, low rewards and high ones.
         chosen = [of_step[len(of_step) * k // EXAMPLES] for k in range(min(EXAMPLES, len(of_step)))]
-        found += [_example(row, rules.get((row["item_id"], row["sample_index"]), {})) for row in chosen]
+        found += [
+            _example(row, rules.get((row["item_id"], row["sample_index"]), {}), asked.get(row["item_id"], {}))
+            for row in chosen
+        ]
     return found
 
 
@@ -182,7 +188,8 @@ def page(run: Path) -> str:
         raise UsageError(f"{run} holds no {LOG}; give the folder of a training run")
     rows = list(read_jsonl(run / LOG))
     rollouts = run / TASK.name
-    told = [list(read_jsonl(path)) if path.is_file() else [] for path in (rollouts / RESPONSES, rollouts / VERDICTS)]
+    written = [rollouts / name for name in (RESPONSES, VERDICTS, ITEMS)]
+    told = [list(read_jsonl(path)) if path.is_file() else [] for path in written]
     model, status = _about(run)
     drawn = curves(rows)
     folder = files("ahabench.trainer")
@@ -229,12 +236,14 @@ def _belongs(name: str, head: str) -> bool:
     return name == head or name.startswith(head if head.endswith("/") else f"{head}/")
 
 
-def _example(row: Mapping[str, Any], verdict: Mapping[str, Any]) -> dict[str, Any]:
+def _example(row: Mapping[str, Any], verdict: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "step": row["step"],
         "key": f"{row['item_id']} #{row['sample_index']}",
         "kind": row["kind"],
         "reward": "masked" if row["reward"] is None else f"{row['reward']:.3g}",
         "rule": verdict.get("rule", ""),
+        "question": str(asked.get("question", ""))[:LONGEST],
+        "gold": str(asked.get("gold", ""))[:LONGEST],
         "text": row["response"][:LONGEST],
     }

@@ -16,7 +16,7 @@ from ahabench.trainer.run_folder import MARK, read_mark, rewind, whole_checkpoin
 TrainerOf = Callable[..., Any]
 # 24 records make 6 rollouts an epoch, each feeding two steps, so an epoch has 12.
 ALL = 15
-TIMES = ("step_time", "train_runtime", "num_tokens")
+TIMES = ("step_time",)
 
 
 def logged(out: Path) -> dict[int, dict[str, Any]]:

@@ -169,7 +169,7 @@ def test_a_run_goes_on_on_as_many_processes(finished: Finished, train: Run, tmp_
     assert done.returncode == 0, done.stderr[-3_000:]
     assert done.stdout == f"{out / 'final'}\n"
     assert done.stderr.count("go on from") == 1
-    for name in ("responses.jsonl", "verdicts.jsonl"):
+    for name in ("responses.jsonl", "verdicts.jsonl", "items.jsonl"):
         assert rows(out / "rollouts" / name) == rows(straight / "rollouts" / name)
     steps, wanted = ([row for row in rows(run / "log.jsonl") if "loss" in row] for run in (out, straight))
     assert [row["step"] for row in steps] == [1, 2]

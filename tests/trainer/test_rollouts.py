@@ -69,6 +69,15 @@ def test_each_completion_gets_its_own_items_reward(rollout: Rollout) -> None:
     assert rewards == [1.0, 0.0, 0.5, None]
 
 
+def test_each_item_that_was_drawn_is_written_once(rollout: Rollout) -> None:
+    rollout((1, answer("4")), (1, answer("7")))
+    rollout((1, answer("7")), (2, answer("[0, 0, 1, 1]")), step=3)
+    assert rollout.rows("items.jsonl") == [
+        {"item_id": "digit-2", "step": 0, "question": "What?", "gold": "7"},
+        {"item_id": "iou-1", "step": 3, "question": "What?", "gold": "[0, 0, 0.5, 1]"},
+    ]
+
+
 def test_statistics_are_logged_by_kind(rollout: Rollout) -> None:
     # Item 0: rewards 1, 0. Item 1: 0, 0 and thus no signal. Item 2: 0.5 twice.
     drawn = [(0, "4"), (0, "5"), (1, "5"), (1, "5"), (2, "[0, 0, 1, 1]"), (2, "[0, 0, 1, 1]"), (3, "x"), (3, "y")]

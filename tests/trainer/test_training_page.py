@@ -51,7 +51,7 @@ def test_every_curve_stands_under_one_title() -> None:
 
 def test_examples_are_of_the_first_the_middle_and_the_last_step_and_of_all_rewards() -> None:
     rows = [row(step, place, reward=place / 10) for step in (0, 2, 4, 6) for place in range(12)]
-    found = examples(rows, [])
+    found = examples(rows, [], [])
     assert sorted({one["step"] for one in found}) == [0, 4, 6]
     # Every second of the twelve.
     assert [one["reward"] for one in found if one["step"] == 0] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
@@ -94,6 +94,12 @@ def test_what_a_model_wrote_is_only_text(trained: Path) -> None:
     assert "&lt;/pre&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "<b>model</b>" not in html
     assert "reward masked" in html
+
+
+def test_a_rollout_stands_below_its_question_and_gold(trained: Path) -> None:
+    asked = {"item_id": "digit-0", "step": 0, "question": "How many <cubes>?", "gold": "4"}
+    (trained / "rollouts" / "items.jsonl").write_text(json.dumps(asked) + "\n")
+    assert "<dt>question</dt><dd>How many &lt;cubes&gt;?</dd><dt>gold</dt><dd>4</dd>" in page(trained)
 
 
 def test_the_page_loads_nothing(trained: Path) -> None:
