@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from ahabench.harness import registry
-from ahabench.harness.dataset import load
+from ahabench.harness.dataset import Dataset, load
 from ahabench.harness.manifest import EngineRecord, Manifest, ModelRecord, PromptRecord, SamplingRecord, TaskRecord
 from ahabench.harness.prompts import digest
 from ahabench.harness.rescore import score_run
 from ahabench.harness.runlog import write_manifest
 from ahabench.harness.seen import read_digest
+from ahabench.leaderboards.build import build_site
 
 MakeRun = Callable[..., Path]
 SIX = ("mathvista", "mathvision", "mathverse", "dynamath", "wemath", "logicvista")
@@ -65,31 +66,17 @@ def maker(folder: Path) -> MakeRun:
     ) -> Path:
         run = folder / name
         records = {}
+        prompt = PromptRecord(style=style, version=style_version)
         for task in tasks:
             dataset = load(registry.find_task(task), registry.MINI)
-            lines = [
-                {
-                    "item_id": item.id,
-                    "sample_index": 0,
-                    "prompt_sha256": prompt_sha256,
-                    "response": f"<answer>{item.gold}</answer>" if right(number) else text,
-                    "finish_reason": finish,
-                    "completion_tokens": 5,
-                    "images_sha256": images_sha256,
-                }
-                for number, (item, (prompt_sha256, images_sha256)) in enumerate(
-                    zip(dataset.items, asked(task, style), strict=True)
-                )
-            ]
-            path = run / task / "responses.jsonl"
-            path.parent.mkdir(parents=True)
-            path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+            said = [f"<answer>{item.gold}</answer>" if right(n) else text for n, item in enumerate(dataset.items)]
+            write_responses(run / task, dataset, said, style=style, finish=finish)
             records[task] = TaskRecord(
                 split=registry.MINI,
                 source=dataset.source,
                 data_digest=dataset.digest,
                 n_items=len(dataset.items),
-                prompt=PromptRecord(style=style, version=style_version),
+                prompt=prompt,
             )
         manifest = Manifest(
             status="complete",
@@ -104,6 +91,26 @@ def maker(folder: Path) -> MakeRun:
         return run
 
     return make
+
+
+def write_responses(folder: Path, dataset: Dataset, said: Sequence[str], *, style: str, finish: str) -> None:
+    """Write the rows of one task, as the runner does."""
+    rows = [
+        {
+            "item_id": item.id,
+            "sample_index": 0,
+            "prompt_sha256": prompt_sha256,
+            "response": text,
+            "finish_reason": finish,
+            "completion_tokens": 5,
+            "images_sha256": images_sha256,
+        }
+        for item, text, (prompt_sha256, images_sha256) in zip(
+            dataset.items, said, asked(dataset.task.name, style), strict=True
+        )
+    ]
+    folder.mkdir(parents=True)
+    (folder / "responses.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def change_json(path: Path, change: Callable[[Any], None]) -> None:
@@ -139,3 +146,52 @@ def browser() -> Iterator[Any]:
         opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield opened
         opened.close()
+
+
+def write_card(run: Path, **values: str | float) -> Path:
+    """Give a run a model.toml, and return it."""
+    lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+    (run / "model.toml").write_text("\n".join(lines).replace("\\u0000", "").replace("\\u001b", ""))
+    return run
+
+
+@pytest.fixture
+def card() -> Callable[..., Path]:
+    return write_card
+
+
+@pytest.fixture(scope="module")
+def three_models(make_lasting_run: MakeRun) -> Path:
+    """Three models of two sizes, one with a hole."""
+    write_card(
+        make_lasting_run("alpha-1B", lambda n: n % 2 > 0, tasks=SIX), base="Zed", date="2026-01", parameters_b=1.0
+    )
+    write_card(
+        make_lasting_run("beta-2B", lambda n: n % 3 > 0, tasks=SIX), base="Ypsilon", date="2026-02", parameters_b=2.0
+    )
+    last = make_lasting_run("gamma-7B", lambda n: n % 4 > 0, tasks=SIX[:2])
+    return write_card(last, base="Zed", parameters_b=7.0).parent
+
+
+@pytest.fixture(scope="module")
+def site(three_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The board of those, and the published tables."""
+    folder = tmp_path_factory.mktemp("site")
+    build_site([three_models], folder, published=True)
+    return folder
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page that fails the test for an error on its console, or a request that leaves the disk."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    opened = context.new_page()
+    said: list[str] = []
+    opened.on("console", lambda message: said.append(message.text) if message.type in {"error", "warning"} else None)
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on(
+        "request", lambda request: said.append(request.url) if not request.url.startswith(("file:", "data:")) else None
+    )
+    yield opened
+    context.close()
+    assert said == []
