@@ -21,15 +21,17 @@ def squeezed(text: str) -> str:
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\cdot", "*").replace("\\times", "*")
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b", "°", text)
     text = re.sub(r"√\{?(\w+)\}?", r"\\sqrt{\1}", text)
-    for letter, command in _GREEK.items():
+    text = re.sub(r"\^\{(\w)\}", r"^\1", text.replace("²", "^2").replace("³", "^3"))
+    for letter, command in _COMMANDS.items():
         text = text.replace(letter, command)
     text = re.sub(r"(?<=\d)\s*[x×]\s*(?=\d)", "*", text)
+    text = re.sub(r"(?<![\d:.])0(?=\d:\d\d(?!\d))", "", text)
     text = re.sub(r"[{}\s]", "", text) if "\\" not in text else re.sub(r"\s", "", text)
     text = re.sub(r"(?<![\d)])!$", "", text.strip(",:;?\"'`").rstrip(".,:;?\"'`"))
     return text if re.match(r"\.\d", text) else text.lstrip(".")
 
 
-_GREEK = {
+_COMMANDS = {
     "\N{GREEK SMALL LETTER PI}": "\\pi",
     "\N{GREEK SMALL LETTER THETA}": "\\theta",
     "\N{GREEK SMALL LETTER ALPHA}": "\\alpha",
@@ -37,12 +39,14 @@ _GREEK = {
     "\N{GREEK SMALL LETTER GAMMA}": "\\gamma",
     "\N{GREEK SMALL LETTER PHI}": "\\phi",
     "\N{GREEK SMALL LETTER LAMDA}": "\\lambda",
+    "\N{INFINITY}": "\\infty",
 }
 
 
 def in_latex(text: str) -> str:
-    """Return a formula with its plain functions and Greek letters as LaTeX commands."""
-    for letter, command in _GREEK.items():
+    """Return a formula with its plain functions, Greek letters, powers and roots in LaTeX."""
+    text = text.replace("²", "^2").replace("³", "^3")
+    for letter, command in _COMMANDS.items():
         text = text.replace(letter, command + " ")
     text = re.sub(r"(?<![\\a-zA-Z])(sin|cos|tan|cot|sec|csc|log|ln)(?![a-z])", r"\\\1", text)
     return re.sub(r"√\s*(?:\(([^()]*)\)|(\w+))", lambda found: f"\\sqrt{{{found[1] or found[2]}}}", text)
@@ -50,8 +54,8 @@ def in_latex(text: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def number(text: str) -> Quantity | None:
-    """Return the quantity that the text is, remembered."""
-    return quantity(mended(clean(text)))
+    """Return the quantity that the text is, remembered; a relation between variables is none."""
+    return None if relates(text) else quantity(mended(clean(text)))
 
 
 def mended(text: str) -> str:
@@ -80,6 +84,17 @@ def names_differ(first: str, second: str) -> bool:
 
 
 _NAME = re.compile(r"\$?([A-Za-z])\s*=")
+
+
+def relates(text: str) -> bool:
+    """Whether a text is an equation between expressions, such as a circle's: its right side alone does not say it."""
+    left, equals, _ = text.partition("=")
+    left = unwrapped(left) if equals else ""
+    return bool(_OPERATION.search(left)) and bool(_VARIABLE.search(left))
+
+
+_OPERATION = re.compile(r"[\w)}]\s*[+\-^²³]\s*[\w({\\]?|\\[dt]?frac\b|\\sqrt\b")
+_VARIABLE = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z](?![a-zA-Z])")
 
 
 def close(first: float, second: float) -> bool:
@@ -146,6 +161,34 @@ def elements(text: str) -> list[str] | None:
 def same_elements(first: Sequence[str], second: Sequence[str]) -> bool:
     """Whether two lists are equal element by element."""
     return len(first) == len(second) and all(same_content(a, b) for a, b in zip(first, second, strict=True))
+
+
+def points(text: str) -> list[str]:
+    """Return the points and intervals that a text names, as they stand."""
+    return _POINT.findall(text)
+
+
+_POINT = re.compile(r"[\[(][^\[\](),]{1,60},[^\[\](),]{1,60}[\])]")
+
+
+def same_named(first: str, second: str) -> bool:
+    """Whether two texts give the same points or intervals, more than one, to the same words.
+
+    >>> same_named("Domain: [-4, 4], Range: [0, 2]", "domain: [-4,4] and range: [0,2]")
+    True
+    """
+    said, wanted = points(first), points(second)
+    if len(said) < 2 or len(said) != len(wanted) or _words(first) != _words(second):
+        return False
+    return all(
+        same_ends(a, b) and same_elements(elements(a) or (), elements(b) or ())
+        for a, b in zip(said, wanted, strict=True)
+    )
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of four letters and more, in lower case; "function" says nothing."""
+    return [word for word in re.findall(r"(?<!\\)\b[a-z]{4,}", unwrapped(text).casefold()) if word != "function"]
 
 
 def same_ends(first: str, second: str) -> bool:

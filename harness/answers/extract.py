@@ -108,7 +108,8 @@ def boxes(text: str) -> Iterator[str]:
     r"""Yield the contents of the last few `\boxed{}` or `\fbox{}` with balanced braces, the last first."""
     end = len(text)
     for _ in range(MAX_BOXES):
-        start = max(text.rfind("\\boxed", 0, end), text.rfind("\\fbox", 0, end))
+        # Where somebody took "\b" for a backspace, "oxed{" is left.
+        start = max(text.rfind(mark, 0, end) for mark in ("\\boxed", "oxed{", "\\fbox"))
         if start < 0:
             return
         content = _braced(text, start)

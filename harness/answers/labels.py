@@ -18,7 +18,7 @@ MAX_GAP = 10
 
 _NOUN = (
     r"options?|choices?|answers?|letters?|figures?|diagrams?|box(?:es)?|images?|pictures?|statements?|plans?|sets?"
-    r"|shapes?|rows?"
+    r"|shapes?|rows?|选项|答案|图形?"
 )
 _SEPARATOR = r"\s*(?:,\s*(?:and|or)\b|,|/|&|\band\b|\bor\b|;|\+|和|与|及)\s*"
 
@@ -47,7 +47,7 @@ class Alphabet:
         self.compact = re.compile(rf"[(\[]?(?<!\w){inner}(?!\w)\s*[)\]]?" if len(labels) > 2 else r"(?!)")
         run = rf"(?<![\w'’])(?:{one})(?:\s*(?:,\s*(?:and\s+|or\s+)?|\band\b|\bor\b|&)\s*(?:{one}))+(?![\w'’])"
         self.mention = re.compile(
-            rf"(?P<run>{run})"
+            rf"(?:(?i:\b(?:{_NOUN})\s+))?(?P<run>{run})"
             rf"|[(\[]\s*(?P<b>{any_case})\s*[)\]]"
             rf"|(?i:\b(?:{_NOUN})\s+)[(\"']?(?P<n>{one})\b(?!['’]\w)"
             rf"|(?:^|(?<=\s)|(?<=[\"']))(?P<m>{one})(?:[):]|\.(?!\w))(?=\s|$)"

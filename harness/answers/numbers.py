@@ -5,7 +5,16 @@ import re
 from typing import NamedTuple
 
 from ahabench.harness.answers.latex import evaluate
-from ahabench.harness.answers.text import CONCLUDES, UNANSWERED, sentences, unmarked, unwrapped
+from ahabench.harness.answers.text import (
+    CONCLUDES,
+    UNANSWERED,
+    claim,
+    is_sentence,
+    joined,
+    sentences,
+    unmarked,
+    unwrapped,
+)
 
 MAX_QUANTITY = 300
 """Characters of a span that can be a quantity."""
@@ -56,7 +65,7 @@ _NO_UNIT = (
     r"(?!(?:or|and|to|plus|minus|times|over|by|than|from|in|is|are|of|if|when|hundred|thousand|million|billion)\b)"
 )
 _POWER = r"(?:\s*\^\s*\{?\s*-?\d\s*\}?|[²³]|(?<=[a-z])[23](?!\d))?"
-_SHORT_UNIT = r"[mgshlLVWNJKCFAΩ](?![a-zA-Z])"
+_SHORT_UNIT = r"[mgshlLVWNJKCFATΩ](?![a-zA-Z])"
 _LONG_UNIT = r"[a-zA-Zμµ]{2,14}\.?"
 _UNIT = re.compile(
     rf"(?<=[\d\s)}}\]πi²³½¼¾])\s*(?:(?:square|cubic|sq\.?|cu\.?)\s*)?{_NO_UNIT}"
@@ -66,11 +75,12 @@ _UNIT = re.compile(
 _COUNTED = re.compile(rf"(?:\s+{_NO_UNIT}[a-zA-Z]{{1,14}}){{0,4}}\s*$")
 _SCALED = re.compile(rf"([-+]?{_PLAIN})\s*({_SCALE})\b", re.IGNORECASE)
 _DECIMAL = re.compile(r"^[-+]?(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.(\d+))?$")
-_FRACTION = rf"{_PLAIN}\s*/\s*{_PLAIN}"
+_FRACTION = rf"(?:\d{{1,4}}\s(?=\d{{1,3}}/\d))?{_PLAIN}\s*/\s*{_PLAIN}"
 _NUMBER = re.compile(
-    rf"(?<![\w.{{\\])(?P<number>[-−]?\s?(?:{_FRACTION}|{_PLAIN}(?:\s*[×x*]\s*10\s*\^?\s*\{{?[-+−]?[\d⁰¹²³⁴-⁹⁻]+\}}?"
-    rf"|[eE][-+]?\d{{1,3}})?))(?!,?\d)(?!:\d)(?!\s?[abknxyz](?![a-zA-Z]))(?!\s*(?:[√π^]|\\(?:sqrt|frac|pi|cdot|times)))"
-    rf"|\b(?P<word>{_WORD_NUMBER})\b",
+    rf"(?<![\w.{{\\*])(?P<number>[-−]?\s?(?:{_FRACTION}|{_PLAIN}(?:\s*[×x*]\s*10\s*\^?\s*\{{?[-+−]?[\d⁰¹²³⁴-⁹⁻]+\}}?"
+    rf"|[eE][-+]?\d{{1,3}})?))(?!,?\d)(?!:\d)(?!\*)(?!\s?[abknxyz](?![a-zA-Z]))"
+    rf"(?!\s*(?:[√π]|\^(?!\s*\{{?\s*\\?circ)|\\(?:sqrt|frac|pi|cdot|times)))"
+    rf"|\b(?P<word>{_WORD_NUMBER})\b(?!\s+times\b)",
     re.IGNORECASE,
 )
 
@@ -101,12 +111,21 @@ def _bare(text: str) -> Quantity | None:
     if scaled and _COUNTED.match(text, scaled.end()):
         value = evaluate(scaled[1])
         return Quantity(value * _SCALES[scaled[2].lower()], 0) if value is not None else None
+    glossed = _GLOSS.fullmatch(text)
+    if glossed and (number := _bare(glossed[1] or glossed[2])) is not None:
+        return number
     percent = bool(_PERCENT.search(text))
     for candidate in _candidates(text, percent):
         value = evaluate(candidate)
         if value is not None and math.isfinite(value):
             return Quantity(value, _decimals(candidate), percent)
     return None
+
+
+_GLOSS = re.compile(
+    rf"(.*\S)\s+\([^()]*(?:%|≈|\\approx|(?<!\\)\b[a-zA-Z]{{3,}})[^()]*\)|({_PLAIN})\s+\([\d\s+*/×x=.-]+\)", re.DOTALL
+)
+"""A number and, in parentheses, the same once more or how it came about: "0.33 (33%)", "12 (3 × 4)"."""
 
 
 def stripped(text: str) -> str:
@@ -189,6 +208,10 @@ class Mention(NamedTuple):
     end: int
 
 
+# The one space that says something is that of "1 2/3".
+_SPACE_IN_NUMBER = re.compile(r"(?<!\d)\s|\s(?!\d)")
+
+
 def mentions(text: str) -> list[Mention]:
     """Return the plain numbers of a piece of prose, in order."""
     found = []
@@ -198,7 +221,7 @@ def mentions(text: str) -> list[Mention]:
             if worded and not _is_pronoun(match, text):
                 found.append(Mention(Quantity(_worth_of(worded), 0), match.start(), match.end()))
             continue
-        written = match["number"].replace(" ", "").replace("−", "-")
+        written = _SPACE_IN_NUMBER.sub("", match["number"]).replace("−", "-")
         value = evaluate(re.sub(r"[×x*]", r"\\times ", written))
         if value is not None and math.isfinite(value):
             found.append(Mention(Quantity(value, _decimals(written)), match.start(), match.end()))
@@ -226,26 +249,60 @@ _MARKER = re.compile(r"^\s*(?:\(?\d{1,2}[.)]|step \d{1,2}[:.])\s+(?=\S)", re.IGN
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 
 
+def leading(text: str) -> Quantity | None:
+    """Return the number on the first line of a text that then explains it and comes to no conclusion of its own."""
+    first, _, rest = text.strip().partition("\n")
+    explains = is_sentence(rest) and not CONCLUDES.search(rest)
+    return quantity(first) if explains and len(first) <= MAX_LEADING else None
+
+
+MAX_LEADING = 40
+"""Characters of a first line that can be the answer alone."""
+
+
 def in_prose(text: str, question: str = "") -> Quantity | None:
     """Return the number that prose arrives at: of its last conclusion, else of its last sentence with a number.
 
     Sentences that decline to answer are passed over. Numbers that only repeat the question's count where there are no
     others, and a question that asks for a year is answered by a year.
     """
-    every = [_MARKER.sub("", unwrapped(part)) for part in sentences(unmarked(text))[-MAX_SENTENCES:]]
+    every = [_MARKER.sub("", unwrapped(part)) for part in _parts(text)[-MAX_SENTENCES:]]
     parts = [part for part in every if not UNANSWERED.search(part) and not _SUPPOSES.match(part)]
     if not parts or UNANSWERED.search(every[-1]):
         return None
     given = {float(digits) for digits in _DIGITS.findall(question[:MAX_QUESTION])}
     asks_year = bool(_ASKS_YEAR.search(question[:MAX_QUESTION]))
-    with_numbers = [(part, found) for part in parts if (found := _worth(mentions(part), part, given, asks_year))]
+    with_numbers = [
+        (part, found) for part in parts if (found := _formula(part) or _worth(mentions(part), part, given, asks_year))
+    ]
     if _ASKS_COUNT.search(question[:MAX_QUESTION]) and _NOTHING.search(parts[-1]):
         return Quantity(0.0, 0)
     if not with_numbers:
         return None
     concluding = [pair for pair in with_numbers if CONCLUDES.search(pair[0])]
     reckoned = [pair for pair in with_numbers if "=" in pair[0]]
-    return _settled(*(concluding or reckoned or with_numbers)[-1])
+    part, found = (concluding or reckoned or with_numbers)[-1]
+    return found if isinstance(found, Quantity) else _settled(part, found)
+
+
+def _parts(text: str) -> list[str]:
+    """Return the sentences of a text; of one that declines and goes on with "but", the two halves."""
+    parts = sentences(unmarked(joined(text)))
+    return [half for part in parts for half in (_BUT.split(part) if UNANSWERED.search(part) else (part,))]
+
+
+_BUT = re.compile(r",\s+but\b")
+
+
+def _formula(part: str) -> Quantity | None:
+    r"""Return the quantity of a sentence that claims one by a formula: "the area is 4\sqrt{3} cm²"."""
+    for claimed in (claim(part), part.rpartition(": ")[2]):
+        if _FORMULA.search(claimed) and (found := quantity(claimed)) is not None:
+            return found
+    return None
+
+
+_FORMULA = re.compile(r"[√π²³]|\\(?:[dt]?frac|sqrt|pi)\b")
 
 
 def _worth(found: list[Mention], text: str, given: set[float], asks_year: bool) -> list[Mention]:
@@ -263,13 +320,30 @@ def _arrives(mention: Mention, text: str) -> bool:
 
 
 def _settled(text: str, found: list[Mention]) -> Quantity:
-    """Return the number after the last copula or equals sign, else the last number."""
+    """Return the number after the last copula or equals sign, else the last number, in asides only if nowhere else."""
+    asides = [aside.span() for aside in _ASIDE.finditer(text)]
+    found = [m for m in found if not any(start < m.start < end for start, end in asides)] or found
     colon = text.find(":")
     # "2 are left: 1 cube and 1 sphere": the total stands before its parts.
     before = [mention for mention in found if mention.end <= colon and _arrives(mention, text)]
     if before and len(found) - len(before) > 1:
         return before[-1].quantity
+    totals = [mention for mention in found if _is_total(mention, text)]
+    if totals:
+        return totals[-1].quantity
     for mention in reversed(found):
         if _arrives(mention, text):
             return mention.quantity
     return found[-1].quantity
+
+
+_ASIDE = re.compile(r"(?<=[\w.%°]) \([^()]{1,200}\)")
+
+
+def _is_total(mention: Mention, text: str) -> bool:
+    before = text[max(0, mention.start - 30) : mention.start]
+    return bool(_TOTAL_OF.search(before)) or bool(_IN_TOTAL.match(text, mention.end))
+
+
+_TOTAL_OF = re.compile(r"\b(?:for|makes|making|gives|giving|is|are) a total of\s+$", re.IGNORECASE)
+_IN_TOTAL = re.compile(r"(?:\s+\w+)?\s+(?:in total|altogether|in all)\b", re.IGNORECASE)

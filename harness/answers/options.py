@@ -7,7 +7,7 @@ from functools import lru_cache
 from rapidfuzz import fuzz
 
 from ahabench.harness.answers import numbers
-from ahabench.harness.answers.compare import close, number, same_content, squeezed
+from ahabench.harness.answers.compare import close, number, same_content, same_number, squeezed
 from ahabench.harness.answers.labels import LISTING, Labels, alphabet, contents, without_listing
 from ahabench.harness.answers.statements import DENIES, NONE_SAID, REJECTS, by_none, by_restatement, content_words
 from ahabench.harness.answers.text import CONCLUDES, DECLINES, UNANSWERED, claim, sentences, unmarked, unwrapped
@@ -188,7 +188,9 @@ def _by_value(text: str, options: list[tuple[str, str]]) -> str | None:
     said = number(text)
     if said is None:
         return None
-    equal = [label for label, content in options if (value := number(content)) and close(value.value, said.value)]
+    valued = [(label, value) for label, content in options if (value := number(content))]
+    equal = [label for label, value in valued if close(value.value, said.value)]
+    equal = equal or [label for label, value in valued if same_number(said, value)]
     return equal[0] if len(equal) == 1 else None
 
 

@@ -10,11 +10,14 @@ from ahabench.harness.answers.extract import Span, claimed_spans, marked_spans
 from ahabench.harness.answers.labels import Labels, contents, without_listing
 from ahabench.harness.answers.text import (
     CONCLUDES,
+    DECLINES,
     UNANSWERED,
     answer_part,
     claim,
     clean,
     finished,
+    is_sentence,
+    joined,
     own_words,
     sentences,
     unmarked,
@@ -25,7 +28,7 @@ from ahabench.harness.answers.text import (
 from ahabench.harness.answers.words import is_statement, same_words
 from ahabench.harness.types import AnswerType, Item, Response, Scorer, Status, Verdict
 
-VERSION = 2
+VERSION = 3
 
 SHORT = 60
 """Characters of an answer that is stated but of the wrong kind, such as a letter that is no option."""
@@ -77,17 +80,23 @@ def read(item: Item, response: Response) -> Verdict:
 
 def _is_foreign(attempt: Attempt, item: Item) -> bool:
     """Whether a claimed answer is a definite number that is none of the options: an answer, and a wrong one."""
-    return bool(item.choices) and attempt.extractor in {"tag", "boxed", "cue"} and same.number(attempt.span) is not None
+    claimed = bool(item.choices) and attempt.extractor in {"tag", "boxed", "cue"}
+    return claimed and numbers.quantity(same.mended(attempt.span)) is not None
 
 
 def _is_ambiguous(attempt: Attempt, item: Item) -> bool:
     """Whether a claimed answer has digits but is not one number: "4 or 5", "more than 4"."""
-    numeric = item.answer_type in {AnswerType.INTEGER, AnswerType.FLOAT}
+    numeric = item.answer_type in {AnswerType.INTEGER, AnswerType.FLOAT} or _is_number(item)
     return (
         numeric
         and attempt.extractor in {"tag", "boxed", "json", "cue"}
         and bool(_SHORT_WITH_DIGITS.match(attempt.span))
     )
+
+
+def _is_number(item: Item) -> bool:
+    """Whether an item whose answers may be formulas has a number as its gold."""
+    return item.answer_type is AnswerType.EXPRESSION and same.number(item.gold or "") is not None
 
 
 _SHORT_WITH_DIGITS = re.compile(r"(?!not\b)[^\d\n]{0,20}\d[^\n]{0,30}$")
@@ -147,7 +156,9 @@ def _attempt(span: Span, item: Item) -> Attempt:
         case AnswerType.TEXT:
             if not span.text or _declines(span):
                 return Attempt(span.extractor, span.text, None, "nothing", False)
-            correct = same_words(span.text, item.gold or "")
+            correct = any(same_words(text, item.gold or "") for text in (span.text, claim(span.text)))
+            if not correct and span.extractor == "whole" and is_sentence(span.text):
+                return Attempt(span.extractor, span.text, None, "a sentence", False)
             return Attempt(span.extractor, span.text, span.text, "words", correct)
         case AnswerType.EXPRESSION:
             return _expressed(span, item)
@@ -159,15 +170,18 @@ def _prose(text: str, item: Item) -> Iterator[Attempt]:
             yield _chosen(Span("leading", text), options.leading(text, item), item)
             yield _chosen(Span("prose", text), options.in_prose(text, item), item)
         case AnswerType.INTEGER | AnswerType.FLOAT:
+            yield _measured(Span("leading", text), numbers.leading(text), item)
             yield _measured(Span("prose", text), numbers.in_prose(text, item.question), item)
-        case AnswerType.EXPRESSION if same.number(item.gold or "") is not None:
-            found = numbers.in_prose(text, item.question)
+        case AnswerType.EXPRESSION if _is_number(item):
+            found = numbers.leading(text) or numbers.in_prose(text, item.question)
             yield _expressed(Span("prose", "" if found is None else f"{found.value:.12g}"), item)
         case AnswerType.LIST:
             yield _listed(Span("prose", text), item)
         case _:
-            for sentence in [part for part in sentences(unmarked(text)) if CONCLUDES.search(part)][-1:]:
-                yield _attempt(Span("prose", "" if UNANSWERED.search(sentence) else claim(sentence)), item)
+            parts = sentences(unmarked(joined(text)))
+            for sentence in ([part for part in parts if CONCLUDES.search(part)] or parts)[-1:]:
+                declines = UNANSWERED.search(sentence) or DECLINES.search(sentence)
+                yield _attempt(Span("prose", "" if declines else claim(sentence)), item)
 
 
 def _chosen(span: Span, labels: Labels | None, item: Item) -> Attempt:
@@ -224,15 +238,19 @@ def _expressed(span: Span, item: Item) -> Attempt:
     text, gold = ("\n".join(dict.fromkeys(part.split("\n"))) for part in (span.text.strip(), item.gold or ""))
     if not text or _declines(span):
         return Attempt(span.extractor, span.text, None, "nothing" if not text else "declined", False)
-    if span.extractor not in _STATED:
+    stated = span.extractor in _STATED
+    says = is_sentence(text)
+    if not stated:
         text = _REASON.sub("", text) or text
-    for candidate in _candidates(text, whole=span.extractor in _STATED):
+    for candidate in _candidates(text, whole=stated and not says):
         rule = _equal(candidate, gold)
         if rule:
             return Attempt(span.extractor, span.text, candidate, rule, True)
     if span.extractor in _FORMAL and _same_symbols(text, gold):
         return Attempt(span.extractor, span.text, text, "same expression", True)
-    readable = span.extractor in _STATED or same.number(gold) is None or numbers.in_span(text) is not None
+    if span.extractor == "whole" and says:
+        return Attempt(span.extractor, span.text, None, "a sentence", False)
+    readable = stated or same.number(gold) is None or numbers.in_span(text) is not None
     return Attempt(span.extractor, span.text, text if readable else None, "no rule makes them equal", False)
 
 
@@ -243,21 +261,29 @@ def _declines(span: Span) -> bool:
 def _candidates(text: str, *, whole: bool) -> Iterator[str]:
     """Yield a span and, where it is a sentence, the one thing that it claims.
 
-    That is the number it opens with, else its last formula that is not denied, else its number: never whichever of
-    them fits. "It is $5$, not $7$" claims 5, whatever the gold.
+    That is the number it opens with, else its last formula that is not denied, else the point or interval that it
+    names, else its number, else what stands after its copula: never whichever of them fits. "It is $5$, not $7$" claims
+    5, whatever the gold.
     """
     yield text
     if whole:
+        yield _NAMED.sub("", text)
         return
     found = numbers.in_span(text)
+    claimed = claim(unwrapped(text))
     formulas = [match[1] or match[2] for match in _FORMULA.finditer(text) if not _DENIED.search(text[: match.start()])]
     if formulas and not (found is not None and _OPENS_WITH_NUMBER.match(text)):
         yield formulas[-1]
+    elif points := same.points(claimed):
+        yield points[-1]
     elif found is not None:
         yield f"{found.value:.12g}"
+    elif claimed != text:
+        yield claimed
 
 
 _REASON = re.compile(r",?\s(?:because|since)\b.*$", re.DOTALL)
+_NAMED = re.compile(r"^[A-Za-z][A-Za-z ]{0,30}:\s+")
 _FORMULA = re.compile(r"\$([^$]+)\$|\\\((.+?)\\\)")
 _DENIED = re.compile(r"\b(?:not|instead of|rather than)\s+$")
 _OPENS_WITH_NUMBER = re.compile(r"[$\s(]*-?\d")
@@ -272,6 +298,8 @@ def _equal(extracted: str, gold: str) -> str | None:
     said, wanted = same.number(extracted), same.number(gold)
     if said is not None and wanted is not None:
         return "same number" if same.same_number(said, wanted) else None
+    if same.same_named(extracted, gold):
+        return "same points or intervals"
     first, second = same.elements(extracted), same.elements(gold)
     if (
         first is not None
@@ -280,7 +308,7 @@ def _equal(extracted: str, gold: str) -> str | None:
         and same.same_ends(extracted, gold)
     ):
         return "same elements"
-    if "=" in extracted or "=" in gold:
+    if ("=" in extracted or "=" in gold) and not same.relates(gold):
         sides = unwrapped(extracted).split("=")[-1], unwrapped(gold).split("=")[-1]
         if same.same_content(*sides):
             return "same right side"

@@ -49,13 +49,16 @@ _CHARACTERS = str.maketrans(
 _SPECIAL_TOKENS = re.compile(r"</?s>|<pad>|<eos>|<\|[a-z_]{1,24}\|>|<end_of_utterance>|<end_of_turn>")
 _THINK_END = "</think>"
 _THINK_START = "<think>"
-_MARKUP = re.compile(r"\*{1,3}|__|`+|(?m:^[ \t]{0,8}#{1,6}[ \t]+)")
+# The asterisk of "2*3" and "2 * 3" multiplies.
+_MARKUP = re.compile(r"\*{2,3}|\*(?!(?<=[\w)}]\*)[\w(\\])(?!(?<=[\w)}] \*) [\w(\\])|__|`+|(?m:^[ \t]{0,8}#{1,6}[ \t]+)")
+_MARKUP_SIGN = re.compile(r"[*_`#]")
 _WRAPPER = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mathbb|mbox|bf|rm|operatorname|boldsymbol|fbox"
     r"|underline)\*?\s*\{([^{}]*)\}"
 )
 _SPACING = re.compile(r"\\(?:left|right|displaystyle|limits|quad|qquad|bigl?|bigr?|Bigl?|Bigr?)\b|\\[,;:! ]|~")
 
+_THIN_THOUSANDS = re.compile(r"(?<=\d)\\,(?=\d{3}(?!\d))")
 
 CONCLUDES = re.compile(
     r"\b(?:therefore|thus|hence|so|consequently|in conclusion|in total|the answer|we conclude|this means|overall)\b"
@@ -96,12 +99,13 @@ def clean(text: str) -> str:
     """Return the text with full-width and typographic characters in their ASCII form, without special tokens."""
     if not text.isascii():
         # Chinese, Japanese and Korean write "答案是B。" without blanks, and a letter there is no word's boundary.
-        text = _SCRIPT_CHANGE.sub(" ", text.translate(_CHARACTERS))
+        text = _SCRIPT_CHANGE.sub(" ", _NARROW_THOUSANDS.sub(",", text).translate(_CHARACTERS))
     else:
         text = text.replace("\0", "").replace("\r", "\n")
     return _SPECIAL_TOKENS.sub("", text) if "<" in text else text
 
 
+_NARROW_THOUSANDS = re.compile("(?<=\\d)[\u2009\u202f](?=\\d{3}(?!\\d))")
 _EAST_ASIAN = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _SCRIPT_CHANGE = re.compile(f"(?<=[A-Za-z0-9)])(?=[{_EAST_ASIAN}])|(?<=[{_EAST_ASIAN}])(?=[A-Za-z0-9(])")
 
@@ -131,7 +135,16 @@ def claim(sentence: str) -> str:
     return _COPULA.split(sentence)[-1].strip(" \t.")
 
 
-_COPULA = re.compile(r"\b(?:is|are|was|be|equals?)\b[\s:]*|[为是]\s*")
+_COPULA = re.compile(r"\b(?:is|are|was|be|equals?)\b[\s:]*|(?<=[A-Za-z]):\s+(?=\\[(\[]|\$)|[为是]\s*")
+
+
+def is_sentence(text: str) -> bool:
+    """Whether a line says something rather than being an answer by itself: it has a copula, or three words and more."""
+    return bool(_COPULA.search(text)) or len(_WORD.findall(_COMMAND.sub(" ", text))) > 2
+
+
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 def finished(text: str) -> str:
@@ -146,9 +159,19 @@ LONG = 1_500
 _CLOSERS = tuple(".!?)]}\"'*$`|>%")
 
 
+def joined(text: str) -> str:
+    """Return the text with formulas and bold words that stand on lines of their own behind what announces them."""
+    text = _DISPLAY.sub(lambda found: f"{found[1]}{found[2]}{found[3]}", text)
+    return _ANNOUNCED.sub(": ", text)
+
+
+_DISPLAY = re.compile(r"(\\\[|\$\$)[ \t]*+\n[ \t]*+([^\n]{1,300}+)\n[ \t]*+(\\\]|\$\$)")
+_ANNOUNCED = re.compile(r":[ \t]*+\n\s{0,8}(?=\\\[|\\\(|\$|\*\*)")
+
+
 def unmarked(text: str) -> str:
     """Return the text without Markdown emphasis, code ticks and heading signs."""
-    return _MARKUP.sub("", text)
+    return _MARKUP.sub("", text) if _MARKUP_SIGN.search(text) else text
 
 
 def unwrapped(text: str) -> str:
@@ -159,7 +182,7 @@ def unwrapped(text: str) -> str:
             text, count = _WRAPPER.subn(r" \1 ", text)
             if not count:
                 break
-        text = _SPACING.sub(" ", text)
+        text = _SPACING.sub(" ", _THIN_THOUSANDS.sub(",", text))
         text = text.replace("\\(", " ").replace("\\)", " ").replace("\\[", " ").replace("\\]", " ")
     return text.replace("$", "").strip()
 

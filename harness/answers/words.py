@@ -11,7 +11,7 @@ MAX_ANSWER = 120
 _MONTHS = "january february march april may june july august september october november december".split()
 _DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 _ARTICLES = re.compile(r"\b(?:the|a|an|is|it|it's|in|on|at|of|edge|month|color|colour|line)\b", re.IGNORECASE)
-_NEGATION = re.compile(r"\b(?:not|no|isn't|never)\b", re.IGNORECASE)
+_NEGATION = re.compile(r"\b(?:not|no|isn't|never|neither|nor)\b", re.IGNORECASE)
 
 
 def same_words(extracted: str, gold: str) -> bool:
