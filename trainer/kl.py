@@ -4,8 +4,8 @@ The rule is OpenRLHF's `AdaptiveKLController` (Ziegler et al., arXiv:1909.08593,
 VLAA-Thinking (arXiv:2504.11468, appendix C.1): begin at 1e-3, target 5e-4; its horizon of 10,000 is OpenRLHF's default.
 
 Two things differ from OpenRLHF. It measures the KL on fresh rollouts; here it is TRL's estimate of every optimiser step
-(k3, the mean over tokens). It moves once per rollout with n = its samples; here each step moves with n = its own, which
-adds up to the same.
+(k3, the mean over tokens). It moves once per rollout with n = its completions; here each step moves with n = its own,
+which compounds to nearly the same: 1.042 instead of 1.041 at most for a rollout of the paper's.
 """
 
 import math

@@ -19,6 +19,14 @@ def test_a_large_error_counts_as_a_fifth() -> None:
     assert next_coefficient(1.0, kl=0.0, target=0.0005, horizon=10_000, n=2048) == pytest.approx(0.95904)
 
 
+def test_the_steps_of_a_rollout_compound_to_nearly_what_the_rollout_would_move_at_once() -> None:
+    coefficient = 1.0
+    for _ in range(8):
+        coefficient = next_coefficient(coefficient, kl=9.0, target=0.0005, horizon=10_000, n=256)
+    # (1 + 0.2 * 256 / 10,000)^8, where OpenRLHF moves by 1 + 0.2 * 2048 / 10,000 = 1.04096.
+    assert coefficient == pytest.approx(1.0417, abs=1e-4)
+
+
 def test_the_papers_run_can_at_most_multiply_its_coefficient_by_seven() -> None:
     coefficient = 1e-3
     for _ in range(49):

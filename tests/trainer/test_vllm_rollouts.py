@@ -1,7 +1,4 @@
-"""vLLM rollouts as far as no GPU is needed: TRL's own settings, the images, and what a user is told.
-
-What a real vLLM does with them is in tests/vllm/test_rollouts.py.
-"""
+"""vLLM rollouts without a GPU: TRL's settings, images, what is said. A real vLLM: tests/vllm/test_rollouts.py."""
 
 import json
 import shlex
