@@ -135,6 +135,8 @@
         inTable += here;
       });
       table.closest("section").hidden = inTable === 0;
+      var listed = document.querySelector('.contents a[href="#' + table.id + '-title"]');
+      if (listed) { listed.parentNode.hidden = inTable === 0; }
       shown += inTable;
     });
     tools.querySelector("[data-count]").textContent = shown === all ? shown + " rows" : shown + " of " + all + " rows";
