@@ -24,6 +24,7 @@ from ahabench.harness.gate.difference import (
     mcnemar,
     mcnemar_worse,
     paired_difference,
+    wilson_clusters,
 )
 from ahabench.harness.gate.guards import allow
 from ahabench.harness.gate.pairing import (
@@ -177,7 +178,15 @@ def _metrics(pair: Pair, policy: Policy) -> dict[str, Metric]:
 def _row(pair: Pair, metric: str, sums: Sums | None, flipped: Mapping[str, str], policy: Policy) -> MetricRow:
     task, record = pair.dataset.task, pair.a[0].run.manifest.tasks[pair.dataset.task.name]
     margin = policy.margin_of(task.name, metric)
-    found = sums and paired_difference(sums.a, sums.b, alpha=policy.alpha, bootstrap=sums.on_clusters, swing=sums.swing)
+    found = sums and paired_difference(
+        sums.a,
+        sums.b,
+        alpha=policy.alpha,
+        bootstrap=sums.on_clusters,
+        added=wilson_clusters(policy.alpha),
+        swing=sums.swing,
+    )
+    found = found and found.within(1)
     fixed, broken = (sum(kind == wanted for kind in flipped.values()) for wanted in (flips.FIXED, flips.BROKEN))
     verdict = _verdict(found, margin)
     p, p_worse = (found.p, found.p_worse) if found else (None, None)
@@ -235,6 +244,7 @@ def _n_needed(sums: Sums, margin: float, policy: Policy) -> int | None:
         margin=margin,
         alpha=policy.alpha,
         bootstrap=sums.on_clusters,
+        added=wilson_clusters(policy.alpha),
         swing=sums.swing,
         groups=None if sums.additive else JACKKNIFE_GROUPS,
     )

@@ -8,15 +8,17 @@ Items are crossed with runs: every run of both sides answers the same items. The
 of the items, from the clusters' linearised differences averaged over each side's runs, and where a side has several
 runs a part of those, from the spread of their scores beyond what the items' share in it explains.
 
-Intervals rest on two more clusters than there are: half of one where only B is right, half of one where only A is, and
-one where both agree. That is Agresti and Min's adjustment for matched proportions (Statistics in Medicine 24, 2005),
-carried over to clusters; without it two runs that agree on everything would have an interval of width 0.
+Intervals rest on a few more clusters than there are: some where only B is right, as many where only A is, and one where
+both agree. Half a cluster of each is Agresti and Min's adjustment for matched proportions (Statistics in Medicine 24,
+2005), carried over to clusters; without any, two runs that agree on everything would have an interval of width 0. For a
+decision half is too few: it would pass a margin of 2 points on 82 items that all agree, although a drop of 2 points
+leaves as many without a change 19 times of 100. `wilson_clusters` adds what Wilson's interval does, and asks for 134.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from ahabench.harness.gate.power import MOST, POWER
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+AGRESTI_MIN = 0.5
+"""Clusters that are added in either direction where nothing is decided."""
 REPLICATES = 4_000
 """Bootstrap samples: the 5 % quantile then has a Monte-Carlo error of 0.35 percentage points of its level."""
 
@@ -71,9 +75,28 @@ class Difference:
     method: str
     """"clustered t" or "cluster bootstrap"."""
 
+    def within(self, most: float) -> Self:
+        """Return it with interval and bounds cut at what no difference can pass, which few clusters may reach."""
+        low, high, lower, upper = (min(most, max(-most, end)) for end in (*self.ci95, self.lower, self.upper))
+        return replace(self, ci95=(low, high), lower=lower, upper=upper)
+
+
+def wilson_clusters(alpha: float) -> float:
+    """Return how many clusters Wilson's interval adds in either direction at a one-sided level: z²/2."""
+    from scipy.special import ndtri
+
+    return float(ndtri(1 - alpha)) ** 2 / 2
+
 
 def paired_difference(
-    a: Totals, b: Totals, *, alpha: float = 0.05, bootstrap: bool = False, swing: float = 1.0, seed: int = 0
+    a: Totals,
+    b: Totals,
+    *,
+    alpha: float = 0.05,
+    bootstrap: bool = False,
+    added: float = AGRESTI_MIN,
+    swing: float = 1.0,
+    seed: int = 0,
 ) -> Difference | None:
     """Return the difference of two sides' scores over the same clusters, in the same order.
 
@@ -83,7 +106,8 @@ def paired_difference(
         alpha: of the one-sided bounds.
         bootstrap: take the items' part from a seeded bootstrap over clusters; with one run a side its quantiles are
             the interval and the bounds, instead of Student's t.
-        swing: how far a cluster can move a score, in multiples of its own weight: the size of the adjustment. 0: none.
+        added: clusters that are added in either direction.
+        swing: how far such a cluster moves a score, in multiples of its own weight. 0: nothing is added.
         seed: of the bootstrap.
 
     Returns:
@@ -96,7 +120,7 @@ def paired_difference(
     plain = _Weighted(a, b, np.ones(a.clusters))
     spreads = _run_variances(a, b)
     runs = sum(spread.variance for spread in spreads)
-    rule = _Rule(alpha=alpha, bootstrap=bootstrap, swing=swing, seed=seed)
+    rule = _Rule(alpha=alpha, bootstrap=bootstrap, added=added, swing=swing, seed=seed)
     bounds = rule.bounds(a, b, spreads)
     scores = plain.scores()
     return Difference(
@@ -122,6 +146,7 @@ def clusters_to_decide(
     margin: float,
     alpha: float = 0.05,
     bootstrap: bool = False,
+    added: float = AGRESTI_MIN,
     swing: float = 1.0,
     groups: int | None = None,
     power: float = POWER,
@@ -138,6 +163,7 @@ def clusters_to_decide(
         margin: a fraction.
         alpha: as for `paired_difference`.
         bootstrap: likewise.
+        added: likewise.
         swing: likewise.
         groups: where the clusters are groups of a jackknife, how many these can become at most.
         power: in [0.5, 1).
@@ -147,28 +173,31 @@ def clusters_to_decide(
         `None` where no number would, because the spread between runs alone is too large; `MOST` for that or any more.
     """
     import numpy as np
-    from scipy.special import ndtri
 
     spreads = _run_variances(a, b)
     runs = sum(spread.variance for spread in spreads)
-    rule = _Rule(alpha=alpha, bootstrap=bootstrap, swing=swing, seed=seed, groups=groups)
-
-    def clears(bounds: _Bounds, variance: float) -> bool:
-        room = float(ndtri(power)) * math.sqrt(variance)
-        return bounds.lower - room > -margin or bounds.upper + room < -margin
+    rule = _Rule(alpha=alpha, bootstrap=bootstrap, added=added, swing=swing, seed=seed, groups=groups)
 
     def decide(clusters: int) -> bool:
         times = clusters / a.clusters
         seen = _Weighted(a, b, np.full(a.clusters, times))
-        return clears(rule.bounds(a, b, spreads, times), seen.variance() + runs)
+        return _clears(rule.bounds(a, b, spreads, times), seen.variance() + runs, margin, power)
 
     needed = _first(decide, a.clusters)
     if needed is None and runs:
         # What is left once there is no end of clusters.
-        seen = _Weighted(a, b, np.ones(a.clusters)).difference()
-        rest = _bounds(seen, math.sqrt(runs), _degrees(spreads), alpha, None)
-        return MOST if clears(rest, runs) else None
+        seen = _Weighted(a, b, np.ones(a.clusters))
+        rest = _bounds(seen.difference(), math.sqrt(runs), _degrees(spreads), alpha, None)
+        return MOST if _clears(rest, runs, margin, power) else None
     return needed or MOST
+
+
+def _clears(bounds: "_Bounds", variance: float, margin: float, power: float) -> bool:
+    """Return whether bounds lie on one side of -margin with room for chance."""
+    from scipy.special import ndtri
+
+    room = float(ndtri(power)) * math.sqrt(variance)
+    return bounds.lower - room > -margin or bounds.upper + room < -margin
 
 
 def _first(holds: Callable[[int], bool], start: int) -> int | None:
@@ -231,6 +260,7 @@ class _Rule(NamedTuple):
 
     alpha: float
     bootstrap: bool
+    added: float
     swing: float
     seed: int
     groups: int | None = None
@@ -239,12 +269,30 @@ class _Rule(NamedTuple):
         """Return them as they are with so many times the clusters, in the proportions of those at hand."""
         import numpy as np
 
-        more = _adjusted(a, b, self.swing, times)
+        more = self._adjusted(a, b, times)
         draws = _bootstrap(more, self.seed) if self.bootstrap else None
         items = more.variance() if draws is None else float(np.var(draws))
         runs = sum(spread.variance for spread in spreads)
         degrees = _degrees([_Spread(items, min(times * a.clusters, self.groups or math.inf) - 1), *spreads])
         return _bounds(more.difference(), math.sqrt(items + runs), degrees, self.alpha, None if spreads else draws)
+
+    def _adjusted(self, a: Totals, b: Totals, times: float) -> "_Weighted":
+        """Return the sides, so many times, with clusters where only B is right, as many where only A is, and one."""
+        import numpy as np
+
+        weights = np.full(a.clusters, times)
+        if self.swing == 0:
+            return _Weighted(a, b, weights)
+
+        def longer(side: Totals, *right: float) -> Totals:
+            size = side.denominators.mean(axis=1, keepdims=True)
+            return Totals(
+                numerators=np.hstack([side.numerators, size * self.swing * np.array(right)]),
+                denominators=np.hstack([side.denominators, size * np.ones(3)]),
+            )
+
+        weights = np.concatenate([weights, [self.added, self.added, 1.0]])
+        return _Weighted(longer(a, 0, 1, 0.5), longer(b, 1, 0, 0.5), weights)
 
 
 class _Weighted(NamedTuple):
@@ -279,24 +327,6 @@ def _shares(side: Totals, scores: "Floats", weights: "Floats") -> "Floats":
     total = (side.denominators * weights).sum(axis=1, keepdims=True)
     shares: Floats = (side.numerators - scores[:, None] * side.denominators) / total
     return shares
-
-
-def _adjusted(a: Totals, b: Totals, swing: float, times: float) -> _Weighted:
-    """Return the sides, so many times, with half a cluster where only B is right, half where only A is, one of both."""
-    import numpy as np
-
-    weights = np.full(a.clusters, times)
-    if swing == 0:
-        return _Weighted(a, b, weights)
-
-    def longer(side: Totals, *right: float) -> Totals:
-        size = side.denominators.mean(axis=1, keepdims=True)
-        return Totals(
-            numerators=np.hstack([side.numerators, size * swing * np.array(right)]),
-            denominators=np.hstack([side.denominators, size * np.ones(3)]),
-        )
-
-    return _Weighted(longer(a, 0, 1, 0.5), longer(b, 1, 0, 0.5), np.concatenate([weights, [0.5, 0.5, 1.0]]))
 
 
 def _run_variances(a: Totals, b: Totals) -> list[_Spread]:

@@ -183,6 +183,8 @@ def _shift(
     found = paired_difference(first, second, swing=swing)
     if not found:
         return None
+    if swing:
+        found = found.within(1)
     return Shift(name=name, a=found.a, b=found.b, difference=found.value, ci95=found.ci95, p=found.p)
 
 

@@ -17,9 +17,9 @@ from ahabench.harness.runlog import METRICS, VERDICTS
 
 @pytest.fixture
 def compared() -> Callable[..., Comparison]:
-    """Compares two sides: `compared(a, b, margin="2", tasks=None, scorer=None, **policy)`."""
+    """Compares two sides: `compared(a, b, margin="3", tasks=None, scorer=None, **policy)`."""
 
-    def made(a: object, b: object, margin: str = "2", **demands: Any) -> Comparison:
+    def made(a: object, b: object, margin: str = "3", **demands: Any) -> Comparison:
         options = {name: demands.pop(name) for name in ("tasks", "scorer") if name in demands}
         sides = [open_side(str(side), baselines=Path("baselines")) for side in (a, b)]
         return compare(sides[0], sides[1], Policy(margin=parse_margin(margin), **demands), **options)

@@ -143,7 +143,7 @@ def test_another_baseline_that_is_damaged_does_no_harm(mini_run: Make, ahabench:
     keep(run, kept)
     keep(run, kept, "old")
     (kept / "old" / "baseline.json").write_text("{}")
-    assert ahabench("compare", "baseline:main", run, "--baselines", kept).code == 0
+    assert ahabench("compare", "baseline:main", run, "--margin", 3, "--baselines", kept).code == 0
 
 
 def test_an_unknown_baseline_is_not_compared_with(mini_run: Make, ahabench: Run, kept: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_baseline_of_an_older_scorer_is_scored_anew(mini_run: Make, ahabench: 
     verdicts = run / "mathvista" / "verdicts.jsonl"
     verdicts.write_text(verdicts.read_text().replace('"correct"', '"wrong"'))
     keep(run, kept)
-    ran = ahabench("compare", "baseline:main", mini_run("b", range(12)), "--baselines", kept, "--json")
+    ran = ahabench("compare", "baseline:main", mini_run("b", range(12)), "--margin", 3, "--baselines", kept, "--json")
     row = json.loads(ran.out)["rows"][0]
     assert (row["a"], row["b"], row["verdict"]) == (0.9, 0.9, "PASS")
     assert "scored by robust@0" in ran.err

@@ -27,6 +27,12 @@ def test_a_run_passes_against_itself(compared: Compared, mini_run: Make) -> None
     assert found.exit_code == 0
 
 
+def test_a_run_on_both_sides_is_a_mistake(compared: Compared, mini_run: Make) -> None:
+    a, b = mini_run("a"), mini_run("b")
+    with pytest.raises(UsageError, match="a is on both sides"):
+        compared(a, f"{b},{a.parent / '.' / 'a'}")
+
+
 def test_a_large_drop_fails(compared: Compared, mini_run: Make) -> None:
     found = compared(mini_run("a", range(20)), mini_run("b", range(60)))
     row = only_row(found)
@@ -99,11 +105,11 @@ def test_a_row_says_what_it_counts(compared: Compared, mini_run: Make) -> None:
 
 
 def test_few_clusters_that_agree_need_as_many_as_would_pass(compared: Compared, mini_run: Make) -> None:
-    row = only_row(compared(mini_run("a", task="dynamath"), mini_run("b", task="dynamath")))
+    row = only_row(compared(mini_run("a", task="dynamath"), mini_run("b", task="dynamath"), "2"))
     assert (row["n"], row["unit"], row["verdict"]) == (12, "clusters", "INCONCLUSIVE")
-    # Drawn again, half a cluster of n + 2 is up and half a one down in the mean: their sum is -2 or less with a chance
-    # of 5.9 %, -3 or less with 0.9 % (Skellam's distribution), so the lower bound is -2 / (n + 2).
-    assert 2 / (row["n_needed"] + 2) < 0.02 <= 2 / (row["n_needed"] + 1)
+    # Drawn again, 1.353 clusters of n + 4 are up and as many down in the mean: their sum is -3 or less with a chance of
+    # 6.0 %, -4 or less with 1.8 % (Skellam's distribution), so the lower bound is -3 / (n + 4).
+    assert 3 / (row["n_needed"] + 4) <= 0.02 < 3 / (row["n_needed"] + 3)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +132,7 @@ def test_a_misspelt_name_is_refused(compared: Compared, mini_run: Make, demands:
 
 
 def test_a_policy_may_name_benchmarks_that_the_runs_have_not(compared: Compared, mini_run: Make) -> None:
-    found = compared(mini_run("a"), mini_run("b"), "wemath=1,dynamath:average=1,*=2", metrics=["dynamath:average"])
+    found = compared(mini_run("a"), mini_run("b"), "wemath=1,dynamath:average=1,*=3", metrics=["dynamath:average"])
     assert found.outcome is Outcome.PASS
     assert "the policy names benchmarks that are not compared here: wemath, dynamath" in found.notes
 

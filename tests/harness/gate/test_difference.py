@@ -19,6 +19,7 @@ from ahabench.harness.gate.difference import (
     mcnemar,
     mcnemar_worse,
     paired_difference,
+    wilson_clusters,
 )
 from ahabench.harness.gate.power import MOST
 from ahabench.harness.stats import clustered_mean
@@ -224,6 +225,49 @@ def test_what_is_needed_where_all_agree_is_what_the_rule_decides_on(bootstrap: b
     assert needed is not None
     assert decided_by_the_rule(*matched(0, 0, needed), margin, bootstrap=bootstrap)
     assert not decided_by_the_rule(*matched(0, 0, needed - 1), margin, bootstrap=bootstrap)
+
+
+ALPHA = 0.05
+WILSON = {"alpha": ALPHA, "added": wilson_clusters(ALPHA)}
+
+
+def test_items_that_all_agree_pass_a_margin_only_where_a_drop_that_large_would_have_shown() -> None:
+    # Wilson's lower bound of a share that was never seen is z² / (n + z²): 2 % at n = 132.6. Student's t asks for more.
+    z2 = stats.norm.ppf(1 - ALPHA) ** 2
+    assert 0.98 * z2 / 0.02 == pytest.approx(132.6, abs=0.1)
+    assert not decided_by_the_rule(*matched(0, 0, 132), 0.02, **WILSON)
+    assert decided_by_the_rule(*matched(0, 0, 135), 0.02, **WILSON)
+    assert clusters_to_decide(*matched(0, 0, 12), margin=0.02, **WILSON) in {133, 134, 135}
+
+
+@pytest.mark.parametrize("n", [100, 120, 304, 447, 1_000])
+@pytest.mark.parametrize("fixed_per_broken", [0, 0.2])
+def test_few_flips_do_not_pass_a_drop_of_the_margin_too_often(n: int, fixed_per_broken: float) -> None:
+    # Of n items the net drop is 2 %; the chance of each number of flips is worked out, none is drawn.
+    broken = 0.02 / (1 - fixed_per_broken)
+    chances = [broken * fixed_per_broken, broken, 1 - broken * (1 + fixed_per_broken)]
+
+    def passed(**options: float) -> float:
+        chance_to_pass = 0.0
+        for more in range(25 if fixed_per_broken else 1):
+            for less in range(60):
+                chance = stats.multinomial.pmf([more, less, n - more - less], n, chances)
+                if chance > 1e-6 and found(*matched(more, less, n), **options).lower > -0.02:
+                    chance_to_pass += chance
+        return chance_to_pass
+
+    assert passed(**WILSON) <= 0.07
+    if n == 100 and not fixed_per_broken:
+        assert passed() > 0.13
+
+
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_few_clusters_reach_no_further_than_a_difference_can(bootstrap: bool) -> None:
+    wide = found(*matched(0, 2, 2), bootstrap=bootstrap, **WILSON)
+    cut = wide.within(1)
+    ends = [*cut.ci95, cut.lower, cut.upper]
+    assert [min(1, max(-1, end)) for end in (*wide.ci95, wide.lower, wide.upper)] == ends
+    assert (cut.value, cut.p, -1 in ends) == (-1, wide.p, True)
 
 
 UNDECIDED = [(0, 3, 40), (3, 3, 40), (1, 2, 30), (2, 9, 60), (5, 2, 60), (0, 1, 12)]

@@ -27,7 +27,7 @@ def two(mini_run: Make) -> tuple[Path, Path]:
 def test_a_flag_turns_off_what_the_file_allows(
     mini_run: Make, ahabench: Run, tmp_path: Path, flags: tuple[str, ...], code: int
 ) -> None:
-    (tmp_path / "policy.yaml").write_text("allow_missing: true\n")
+    (tmp_path / "policy.yaml").write_text("margin: 3\nallow_missing: true\n")
     sides = mini_run("a"), mini_run("b", texts={5: None})
     assert ahabench("compare", *sides, "--policy", tmp_path / "policy.yaml", *flags).code == code
 
@@ -56,7 +56,7 @@ def test_a_misspelt_benchmark_of_a_margin_ends_with_2(mini_run: Make, ahabench: 
     ("wrong", "code"), [((), 0), (range(40), 1), (range(3), 3)], ids=["pass", "regression", "inconclusive"]
 )
 def test_the_exit_code_says_the_verdict(mini_run: Make, ahabench: Run, wrong: Any, code: int) -> None:
-    assert ahabench("compare", mini_run("a"), mini_run("b", wrong)).code == code
+    assert ahabench("compare", mini_run("a"), mini_run("b", wrong), "--margin", 3).code == code
 
 
 def test_the_exit_code_of_runs_that_differ_is_4(mini_run: Make, ahabench: Run) -> None:
@@ -71,7 +71,7 @@ def test_the_flags_that_accept_a_difference_are_printed_and_work(mini_run: Make,
     line = next(line for line in ahabench("compare", a, b).out.splitlines() if line.startswith("To compare"))
     flags = line.partition(": ")[2].split()
     assert sorted(flags) == ["--allow", "--allow", "engine.version", "system_prompt"]
-    assert ahabench("compare", a, b, *flags).code == 0
+    assert ahabench("compare", a, b, *flags, "--margin", 3).code == 0
 
 
 def test_the_last_line_names_the_rows_that_it_is_about(two: tuple[Path, Path], ahabench: Run) -> None:
