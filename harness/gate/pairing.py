@@ -53,7 +53,14 @@ def check(
     policy: Policy,
     scorer: str | None,
 ) -> tuple[list[Guard], dict[str, tuple[str, str]]]:
-    """Return the guards of all runs against the first, failing ones before others, and each side's scorer by task."""
+    """Return the guards of all runs against the first, failing ones before others, and each side's scorer by task.
+
+    Raises:
+        UsageError: a run stands on both sides, or the sides have no benchmark in common that can be scored here.
+    """
+    for run in a:
+        if run.path.resolve() in {other.path.resolve() for other in b}:
+            raise UsageError(f"{run.path} is on both sides; name the run that is to be compared with it")
     first, *others = (*a, *b)
     found: dict[tuple[str, str | None], Guard] = {}
     for other in others:

@@ -156,7 +156,7 @@ def parse_sizes(text: str) -> list[Size]:
         numbers = [int(one) if one.isascii() and one.isdigit() and len(one) < 10 else 0 for one in (n, clusters or n)]
         if not 2 <= numbers[1] <= numbers[0] or (slash and not clusters):
             raise UsageError(f"--items {text!r}: {part!r} is no number of items from 2, such as 1000 or 3940/788")
-        sizes.append(Size(f"{numbers[0]:,} items", "accuracy", *numbers))
+        sizes.append(Size(f"{numbers[0]:,} items", "accuracy", numbers[0], numbers[1]))
     return sizes
 
 

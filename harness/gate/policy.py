@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ahabench.harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+    from yaml import SafeLoader
 
 ANY = "*"
 DEFAULT_MARGIN = 2.0
@@ -16,7 +20,8 @@ DEFAULT_MARGIN = 2.0
 class Policy(BaseModel):
     """A policy file, or what flags say. Margins are in points (2 is 2 of 100), all else in fractions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict, because a lenient float takes "yes" for a margin of one point.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     margin: dict[str, float] = {ANY: DEFAULT_MARGIN}
     """The largest drop that is accepted, in points, by "TASK:METRIC", "TASK" or "*"; the most exact name counts."""
@@ -59,14 +64,20 @@ class Policy(BaseModel):
             policy = cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            known = ", ".join(cls.model_fields)
-            hint = f"; a policy has {known}" if first["type"] == "extra_forbidden" else ""
-            raise UsageError(f"{where}: {field}: {first['msg']}{hint}") from error
+            place = [where, ".".join(str(part) for part in first["loc"]), first["msg"]]
+            raise UsageError(": ".join(filter(None, place)) + cls._hint(first)) from error
         for name, points in policy.margin.items():
             if not 0 <= points < 100:
                 raise UsageError(f"{where}: the margin of {name} is {points:g}, wanted points from 0 to 100")
         return policy
+
+    @classmethod
+    def _hint(cls, error: "ErrorDetails") -> str:
+        if error["type"] == "extra_forbidden" or not error["loc"]:
+            return f"; a policy has {', '.join(cls.model_fields)}"
+        return (
+            '; wanted points, or points by benchmark such as {mathvista: 2, "*": 3}' if "margin" in error["loc"] else ""
+        )
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -78,14 +89,30 @@ class Policy(BaseModel):
         import yaml
 
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = yaml.load(path.read_text(encoding="utf-8"), _loader())
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError, yaml.YAMLError) as error:
             raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-        if isinstance(values, dict) and isinstance(values.get("margin"), int | float):
-            values["margin"] = {ANY: values["margin"]}
+        points = values.get("margin") if isinstance(values, dict) else None
+        if isinstance(points, int | float) and not isinstance(points, bool):
+            values["margin"] = {ANY: points}
         return cls._checked({} if values is None else values, str(path))
+
+
+def _loader() -> "type[SafeLoader]":
+    """Return YAML's safe loader, but of mappings that name nothing twice: the last of two margins would count."""
+    import yaml
+
+    class Unique(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types of its own
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+            if twice is not None:
+                raise yaml.constructor.ConstructorError(None, None, f"{twice!r} stands twice", node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    return Unique
 
 
 def parse_margin(text: str) -> dict[str, float]:

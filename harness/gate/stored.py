@@ -17,6 +17,8 @@ Asked = tuple[str | None, str | None]
 _Settled = tuple[Verdict, Mapping[str, Any]]
 _decode = json.JSONDecoder().raw_decode
 _STATUSES = {status.value: status for status in Status}
+_MOST = 1 << 53
+"""Tokens beyond which a float does not count them."""
 _DAMAGE = (OSError, ValueError, OverflowError, RecursionError, KeyError, TypeError, AttributeError)
 """What reading a file ends with that is not what it should be."""
 
@@ -89,6 +91,10 @@ def read_stored(folder: Path, excluded: frozenset[str]) -> Stored | None:
                 if key[0] not in excluded:
                     verdict, aha = verdicts.pop(key)
                     reason, tokens = row.get("finish_reason"), row.get("completion_tokens")
+                    if not isinstance(reason, str | None) or not isinstance(tokens, int | None):
+                        return None
+                    if tokens is not None and tokens > _MOST:
+                        return None
                     read.judged.append(
                         Judged(
                             item_id=key[0],

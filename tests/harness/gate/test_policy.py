@@ -28,6 +28,11 @@ def test_a_benchmark_without_a_margin_is_an_error() -> None:
         Policy(margin={"mathvista": 2}).margin_of("wemath", "score_strict")
 
 
+# Each list holds the one before it nine times: written out, nine billion words.
+LISTS = [f"x{n}: &x{n} [{', '.join(['word' if n == 0 else f'*x{n - 1}'] * 9)}]" for n in range(10)]
+BOMB = f"allow: [{{{', '.join(LISTS)}}}]"
+
+
 @pytest.mark.parametrize("text", ["", "two", "mathvista=", "mathvista=2,mathvista=3", "2,3"])
 def test_a_margin_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--margin"):
@@ -71,7 +76,16 @@ def test_flags_go_before_the_file(written: Path) -> None:
         ("inconclusive: warn", "inconclusive: Input should be 'skip' or 'fail'"),
         ("margin: {a: -2}", "the margin of a is -2"),
         ("[1", "is not YAML"),
-        ("- 1", "policy.yaml"),
+        ("- 1", "policy.yaml: Input should be a valid dictionary"),
+        ("margin: yes", "margin: Input should be a valid dictionary; wanted points, or points by benchmark"),
+        ("margin: {mathvista: yes}", "margin.mathvista: Input should be a valid number; wanted points"),
+        ("allow_missing: 'no'", "allow_missing: Input should be a valid boolean"),
+        ("margin: {mathvista: 2, mathvista: 90}", "'mathvista' stands twice"),
+        ("alpha: 0.01\nalpha: 0.4", "'alpha' stands twice"),
+        ("? [margin]\n: 2", "is not YAML"),
+        ("margin: &all\n  x: *all", "margin.x: Input should be a valid number"),
+        ("[" * 20_000, "is not YAML"),
+        (BOMB, "allow.0: Input should be a valid string"),
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
     ],
 )
