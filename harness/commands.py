@@ -28,13 +28,14 @@ JudgeUrl = Annotated[
 ]
 JudgeModel = Annotated[str | None, typer.Option(help="The judge's model id, as its server names it.")]
 AllowMixed = Annotated[
-    bool, typer.Option(help="Take responses of different versions or dtypes of the engine into one run.")
+    bool,
+    typer.Option("--allow-mixed", help="Take responses of different versions or dtypes of the engine into one run."),
 ]
 Suite = Annotated[
     str, typer.Option(help="full, or mini: the small benchmarks that are drawn on this machine, no --data, no hub.")
 ]
-Breakdown = Annotated[bool, typer.Option(help="Print every breakdown too.")]
-AllowMissing = Annotated[bool, typer.Option(help="Aggregate although responses are missing.")]
+Breakdown = Annotated[bool, typer.Option("--breakdown", help="Print every breakdown too.")]
+AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Aggregate although responses are missing.")]
 
 
 def tasks(

@@ -30,7 +30,7 @@ def evaluate(
     ],
     out: Annotated[Path, typer.Option(help="Run directory; the same command goes on in it after an interruption.")],
     tasks: Annotated[
-        str | None, typer.Option(help="all (what --suite mini means by itself), or mathvista,mathvision:testmini.")
+        str | None, typer.Option(help="all (which --suite mini means), or names: mathvista,wemath:testmini.")
     ] = None,
     suite: Suite = "full",
     data: Data = None,
@@ -54,9 +54,10 @@ def evaluate(
         str | None,
         typer.Option(help="i/n, from 1/n to n/n: this node's part of the items; `ahabench merge OUT` joins them."),
     ] = None,
-    preflight: Annotated[
-        bool, typer.Option(help="Ask the items with the largest image and the longest prompt before all others.")
-    ] = True,
+    no_preflight: Annotated[
+        bool,
+        typer.Option("--no-preflight", help="Do not ask the largest image and the longest prompt before all others."),
+    ] = False,
     allow_mixed: AllowMixed = False,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest response; 2048 unless a preset says.")
@@ -77,8 +78,12 @@ def evaluate(
     dtype: str = "auto",
     device: str = "auto",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")] = None,
-    text_only: Annotated[bool, typer.Option(help="Leave the images out, whatever the model is.")] = False,
-    trust_remote_code: Annotated[bool, typer.Option(help="Run the checkpoint's own Python code.")] = False,
+    text_only: Annotated[
+        bool, typer.Option("--text-only", help="Leave the images out, whatever the model is.")
+    ] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the checkpoint's own Python code.")
+    ] = False,
     judge: JudgeUrl = None,
     judge_model: JudgeModel = None,
     allow_missing: AllowMissing = False,
@@ -155,7 +160,7 @@ def evaluate(
             data=data,
             judge=asked,
             allow_missing=allow_missing,
-            preflight=preflight,
+            preflight=not no_preflight,
             allow_mixed=allow_mixed,
         )
     report.print_scores(rows, breakdown=breakdown, as_json=as_json)
