@@ -6,8 +6,10 @@ way.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ahabench.harness.errors import UsageError, unknown_name
@@ -83,14 +85,19 @@ def parse_as(schema: type[Schema], values: Mapping[str, Any], *, name: str) -> S
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         why = first["msg"].removeprefix("Value error, ")
-        found = "" if first["type"] in {"missing", "value_error"} else f", found {first['input']!r}"
+        found = "" if first["type"] in {"missing", "value_error"} else f", found {_shown(first['input'])}"
         raise UsageError(f"recipe {name}: {where + ': ' if where else ''}{why}{found}") from error
+
+
+def _shown(value: object) -> str:
+    # Not repr alone: a few lines of YAML can name a list of lists with more elements than memory holds.
+    short = Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 200, 200
+    return short.repr(value)
 
 
 def dump_recipe(recipe: Part) -> str:
     """Return a recipe as YAML that `load_as` reads back to the same."""
-    import yaml
-
     return str(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120))
 
 
@@ -122,11 +129,22 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return {**base, **over, **blocks}
 
 
-def _mapping(path: Path) -> dict[str, Any]:
-    import yaml
+class _Loader(yaml.SafeLoader):
+    """Plain YAML, in which a key may not stand twice: PyYAML would take the last and say nothing."""
 
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                why = f"the key {key.value!r} stands twice"
+                raise yaml.constructor.ConstructorError(None, None, why, key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -137,8 +155,6 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 
 def _override(values: dict[str, Any], override: str, schema: type[Part]) -> None:
-    import yaml
-
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UsageError(f"wanted key=value, found {override!r}")

@@ -102,6 +102,8 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
         ("- model", "holds no keys and values"),
         ("model: x\ndata: y\nmodle: z", "unknown recipe key 'modle'. Did you mean 'model'?"),
         ("data: y", "model: Field required"),
+        ("model: x\ndata: y\nkl: {init: 1}\nkl: {init: 2}", "the key 'kl' stands twice"),
+        ("model: x\ndata: y\nkl: {init: 1, init: 2}", "the key 'init' stands twice"),
         ("!!python/object/apply:os.system ['touch owned']", "is not YAML"),
     ],
 )
@@ -110,6 +112,15 @@ def test_a_bad_file_is_one_line(text: str, message: str, tmp_path: Path) -> None
     with pytest.raises(UsageError, match=re.escape(message)) as refused:
         load_recipe(tmp_path / "bad.yaml")
     assert "\n" not in str(refused.value)
+
+
+def test_a_value_that_unfolds_without_end_is_one_line(tmp_path: Path) -> None:
+    lists = ["&a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lists += [f"&a{depth} [{', '.join([f'*a{depth - 1}'] * 10)}]" for depth in range(1, 12)]
+    (tmp_path / "bomb.yaml").write_text(f"base: tiny-cpu\nseed: [{', '.join(lists)}]\n")
+    with pytest.raises(UsageError, match="seed: Input should be a valid integer") as refused:
+        load_recipe(tmp_path / "bomb.yaml")
+    assert len(str(refused.value)) < 1_000
 
 
 def test_remote_code_is_not_trusted_unless_the_recipe_says_so() -> None:
