@@ -78,7 +78,7 @@ def compare(
         open_side(second, baselines=baselines),
         demands,
         data=data,
-        tasks=[name.strip() for name in tasks.split(",")] if tasks else None,
+        tasks=[name.strip() for name in tasks.split(",")] if tasks is not None else None,
         scorer=scorer,
         examples=None if html is not None else max(flips, EXAMPLES if markdown is not None else 0),
     )

@@ -113,6 +113,8 @@ def verify_baseline(name: str, folder: Path) -> Kept:
         UsageError: there is no such baseline, or its `baseline.json` is damaged.
     """
     known = sorted(path.parent.name for path in folder.glob(f"*/{BASELINE}"))
+    if not known:
+        raise UsageError(f"{folder} holds no baseline {name!r}, nor any; make one with `ahabench baseline set`")
     if name not in known:
         raise unknown_name(f"baseline in {folder}", name, known)
     baseline = _read(folder / name)

@@ -55,6 +55,8 @@ def open_side(text: str, *, baselines: Path) -> list[Run]:
 
     runs: list[Run] = []
     for part in text.split(","):
+        if not part.strip():
+            raise UsageError(f"{text!r} names no run where it is empty; give a run directory or baseline:NAME")
         kind, _, name = part.strip().partition(":")
         path = Path(part.strip())
         if kind == "baseline" and name:

@@ -152,6 +152,14 @@ def test_an_unknown_baseline_is_not_compared_with(mini_run: Make, ahabench: Run,
     assert (ran.code, "Did you mean 'main'?" in ran.error) == (2, True)
 
 
+def test_where_there_is_no_baseline_the_way_to_one_is_named(mini_run: Make, ahabench: Run, kept: Path) -> None:
+    ran = ahabench("compare", "baseline:main", mini_run("b"), "--baselines", kept)
+    assert (ran.code, "holds no baseline 'main', nor any; make one with `ahabench baseline set`" in ran.error) == (
+        2,
+        True,
+    )
+
+
 def test_a_baseline_of_an_older_scorer_is_scored_anew(mini_run: Make, ahabench: Run, kept: Path) -> None:
     run = mini_run("a", range(12))
     metrics = run / "mathvista" / "metrics.json"

@@ -224,6 +224,17 @@ def test_a_run_given_twice_is_refused(compared: Compared, mini_run: Make) -> Non
         compared(f"{a},{a}", b)
 
 
+@pytest.mark.parametrize("text", ["", " ", "{a},", "{a},,{b}"])
+def test_a_side_that_is_empty_is_not_the_folder_at_hand(
+    compared: Compared, mini_run: Make, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    a, b = mini_run("a"), mini_run("b")
+    # As in a job whose variable is not set.
+    monkeypatch.chdir(a.parent)
+    with pytest.raises(UsageError, match="names no run where it is empty"):
+        compared(a, text.format(a=a, b=b))
+
+
 def test_a_shard_is_refused(compared: Compared, mini_run: Make) -> None:
     shard = mini_run("b", shard={"index": 1, "count": 2}, score=False)
     with pytest.raises(UsageError, match="is shard 1 of 2; join the shards"):
