@@ -42,7 +42,6 @@ from ahabench.trainer.lifecycle import FINAL, Ending, carry_out, check_weights, 
 from ahabench.trainer.processes import join, note_once
 from ahabench.trainer.recipe import Recipe
 from ahabench.trainer.task import BUILT_IN, MINI, MINI_RECORDS, TASK, built_in_records
-from ahabench.trainer.training_page import write_page
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
@@ -94,8 +93,6 @@ def _train(recipe: Recipe, out: Path, *, resume: bool) -> Path:
 
     def say(status: Ending) -> None:
         write_manifest(out, manifest.model_copy(update={"status": status}))
-        if status == "complete":
-            write_page(out)
 
     return carry_out(trainer, out, checkpoint, say)
 

@@ -12,8 +12,9 @@ from ahabench.trainer.base_model import Front, open_model
 from ahabench.trainer.processes import OneProcessError, join, note_once
 from ahabench.trainer.recipe import Training
 from ahabench.trainer.recipe_files import dump_recipe
-from ahabench.trainer.run_folder import Found, check_recipe, copy_model
+from ahabench.trainer.run_folder import LOG, Found, check_recipe, copy_model
 from ahabench.trainer.trackers import check_trackers
+from ahabench.trainer.training_page import write_page
 from ahabench.trainer.trl_settings import accumulation
 
 FINAL = "final"
@@ -111,7 +112,7 @@ def carry_out(trainer: Any, out: Path, checkpoint: Found | None, say: Callable[[
         trainer: a `checkpoints.CheckpointedTrainer`.
         out: the run's folder.
         checkpoint: the newest whole one; of the last step, where only the trained model is missing.
-        say: takes what became of the run; called on the main process.
+        say: writes what became of the run; called on the main process, before the report is written.
 
     Raises:
         TrainingError: training cannot go on; a checkpoint of what was reached is saved.
@@ -121,7 +122,7 @@ def carry_out(trainer: Any, out: Path, checkpoint: Found | None, say: Callable[[
     if checkpoint is not None and checkpoint.step >= trainer.planned_steps:
         if main:
             copy_model(checkpoint.path, out / FINAL)
-            say("complete")
+            _tell(out, say, "complete")
         trainer.accelerator.wait_for_everyone()
         return out / FINAL
     try:
@@ -135,7 +136,7 @@ def carry_out(trainer: Any, out: Path, checkpoint: Found | None, say: Callable[[
             raise
         trainer._save_checkpoint(trainer.model, trial=None)
         if main:
-            say("incomplete")
+            _tell(out, say, "incomplete")
         # The launcher ends them all when the first has left, which must not be before it is written.
         trainer.accelerator.wait_for_everyone()
         saved = out / f"checkpoint-{trainer.state.global_step}"
@@ -144,9 +145,17 @@ def carry_out(trainer: Any, out: Path, checkpoint: Found | None, say: Callable[[
     trainer.save_model(str(out / FINAL))
     trainer.save_state()
     if main:
-        say("complete")
+        _tell(out, say, "complete")
     trainer.accelerator.wait_for_everyone()
     return out / FINAL
+
+
+def _tell(out: Path, say: Callable[[Ending], None], status: Ending) -> None:
+    """Say what became of a run, and write its report."""
+    say(status)
+    # There is no log of a run that was stopped by its first step.
+    if (out / LOG).is_file():
+        write_page(out)
 
 
 def _claim(out: Path) -> None:

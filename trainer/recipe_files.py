@@ -129,7 +129,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return {**base, **over, **blocks}
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML brings no types
     """Plain YAML, in which a key may not stand twice: PyYAML would take the last and say nothing."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -139,7 +139,7 @@ class _Loader(yaml.SafeLoader):
                 why = f"the key {key.value!r} stands twice"
                 raise yaml.constructor.ConstructorError(None, None, why, key.start_mark)
             seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
+        return dict(super().construct_mapping(node, deep))
 
 
 def _mapping(path: Path) -> dict[str, Any]:

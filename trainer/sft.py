@@ -40,7 +40,7 @@ from ahabench.trainer.sft_data import Demonstration, Demonstrations, load_demons
 from ahabench.trainer.sft_recipe import SftRecipe
 from ahabench.trainer.sft_watch import SpikeWatch, WatchedTrainer
 from ahabench.trainer.task import MINI, built_in_records
-from ahabench.trainer.training_page import SFT_RECORD, write_page
+from ahabench.trainer.training_page import SFT_RECORD
 from ahabench.trainer.trl_settings import shared_settings
 
 CHECKED = 8
@@ -59,20 +59,7 @@ _CHATML_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|image_pad
 
 
 def train(recipe: SftRecipe, out: Path, *, resume: bool = False) -> Path:
-    """Fine-tune and return the folder of the trained model.
-
-    Args:
-        recipe: the settings.
-        out: the run's folder, new or empty.
-        resume: go on from the newest whole checkpoint in `out`, or from the start where there is none.
-
-    Raises:
-        UsageError: the folder is not empty, or holds a run of another recipe; or the recipe does not fit the data or
-            the model, or names a tracker that is not installed.
-        DatasetError: a record cannot be learned from.
-        EngineError: the model cannot be loaded.
-        TrainingError: training cannot go on; a checkpoint of what was reached is saved.
-    """
+    """Fine-tune and return the folder of the trained model; arguments and errors are those of `grpo_run.train`."""
     with claimed(recipe, out, resume=resume) as begun:
         return _train(recipe, out, resume=begun)
 
@@ -106,9 +93,6 @@ def _train(recipe: SftRecipe, out: Path, *, resume: bool) -> Path:
 
     def say(status: Ending) -> None:
         _write(out, record, status)
-        # There is none of a run that was stopped by its first step.
-        if (out / LOG).is_file():
-            write_page(out)
 
     return carry_out(trainer, out, checkpoint, say)
 

@@ -67,6 +67,7 @@ def test_a_run_without_signal_is_saved_before_it_stops(settings: dict[str, Any],
     assert (tmp_path / "out" / "checkpoint-2" / "model.safetensors").is_file()
     assert "checkpoint-2" in str(stopped.value)
     assert read_manifest(tmp_path / "out").status == "incomplete"
+    assert "2 steps, incomplete" in (tmp_path / "out" / "report.html").read_text()
     # 4 prompts x 4, once for both steps.
     assert len(list(read_responses(tmp_path / "out" / "rollouts" / "responses.jsonl"))) == 16
 

@@ -1,5 +1,6 @@
 """How a run ends where something stops it."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from ahabench.harness.errors import TrainingError, UsageError
 from ahabench.trainer.lifecycle import carry_out
 from ahabench.trainer.run_folder import newest
+from ahabench.trainer.training_page import SFT_RECORD
 
 
 def test_an_image_that_cannot_be_decoded_stops_a_run_that_goes_on_when_it_is_mended(
@@ -20,17 +22,23 @@ def test_an_image_that_cannot_be_decoded_stops_a_run_that_goes_on_when_it_is_men
     whole = image.read_bytes()
     image.write_bytes(whole[:60])
     ended: list[str] = []
+
+    def say(status: str) -> None:
+        ended.append(status)
+        (out / SFT_RECORD).write_text(json.dumps({"status": status, "model": {"name": "tiny"}}))
+
     # Six rollouts of four prompts: each of the 24 records is drawn.
     trainer = trainer_of(data=str(data), max_steps=12)
     with pytest.raises(TrainingError, match=r"digit-0 cannot be decoded.*mend it and give --resume") as stopped:
-        carry_out(trainer, out, None, ended.append)
+        carry_out(trainer, out, None, say)
     checkpoint = newest(out)
     assert checkpoint is not None
     assert checkpoint.step == trainer.state.global_step
     assert str(checkpoint.path) in str(stopped.value)
     image.write_bytes(whole)
-    assert carry_out(trainer_of(data=str(data), max_steps=12), out, checkpoint, ended.append) == out / "final"
+    assert carry_out(trainer_of(data=str(data), max_steps=12), out, checkpoint, say) == out / "final"
     assert ended == ["incomplete", "complete"]
+    assert "12 steps, complete" in (out / "report.html").read_text()
 
 
 def test_adapters_for_modules_that_are_not_there_are_one_line(trainer_of: Callable[..., Any]) -> None:
