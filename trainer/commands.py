@@ -85,6 +85,7 @@ def plan_recipe(
     sharding: Annotated[
         str | None, typer.Option(help="ddp, zero2, zero3 or fsdp; the least of the first three that fits.")
     ] = None,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode every image, which takes a while.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Check a recipe without a GPU: data, batches, steps and memory; refuse what cannot work."""
@@ -97,7 +98,8 @@ def plan_recipe(
         raise unknown_name("sharding", sharding, list(sizes.SHARDINGS))
     settings = overrides or []
     gpus = plan.usual_gpus(recipe, settings) if gpus is None else gpus
-    found = plan.plan(recipe, settings, plan.Machine(gpus=gpus, gpu_gb=gpu_memory, sharding=shared))
+    machine = plan.Machine(gpus=gpus, gpu_gb=gpu_memory, sharding=shared)
+    found = plan.plan(recipe, settings, machine, decode=decode)
     if as_json:
         print_json(found.as_json())
     else:

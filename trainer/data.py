@@ -8,6 +8,7 @@ or JSONL.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -331,6 +332,31 @@ def _is_file(path: Path) -> bool:
     except OSError:
         # A name longer than the file system has any.
         return False
+
+
+def check_decodable(images: Iterable[tuple[str, Sequence[ImageSource]]]) -> None:
+    """Decode images, which takes a while where there are many.
+
+    Args:
+        images: the id of each record, with its images.
+
+    Raises:
+        DatasetError: some cannot be decoded; with how many, and the first.
+    """
+
+    def why(record: tuple[str, Sequence[ImageSource]]) -> str | None:
+        name, sources = record
+        try:
+            for source in sources:
+                decode(source.read(), name=name)
+        except DatasetError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        broken = [found for found in pool.map(why, images) if found is not None]
+    if broken:
+        raise DatasetError(f"the images of {len(broken):,} records cannot be decoded; the first: {broken[0]}")
 
 
 def _kind(row: Mapping[str, Any], where: str) -> Kind:

@@ -3,7 +3,7 @@
     <out>/recipe.yaml                 the recipe with all its values
     <out>/run.json                    the manifest, as of an evaluation (harness.manifest)
     <out>/log.jsonl                   one object per step; step 0 is the untrained model
-    <out>/rollouts/responses.jsonl    the rollouts (trainer.rollouts), with verdicts.jsonl beside them
+    <out>/rollouts/responses.jsonl    the rollouts (trainer.rollouts), with verdicts.jsonl and items.jsonl beside them
     <out>/checkpoint-N/               whole checkpoints (trainer.checkpoints)
     <out>/evaluations/step-N/         benchmarks during training (trainer.watch)
     <out>/report.html                 curves and example rollouts (trainer.training_page)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ahabench.harness.errors import AhabenchError, UsageError
 from ahabench.trainer.base_model import REFERENCE
-from ahabench.trainer.data import Kind
+from ahabench.trainer.data import Kind, check_decodable
 from ahabench.trainer.recipe import Recipe, Training, load_recipe
 from ahabench.trainer.recipe_files import RECIPES, method_of
 from ahabench.trainer.sft_recipe import SftRecipe, load_sft_recipe
@@ -115,16 +115,22 @@ def usual_gpus(name: str, overrides: list[str]) -> int:
     return 0 if load(name, overrides).model == REFERENCE else 8
 
 
-def plan(name: str, overrides: list[str], machine: Machine) -> TrainPlan:
-    """Return the plan of a shipped recipe or a YAML file: of SFT where its name begins with sft-, else of GRPO.
+def plan(name: str, overrides: list[str], machine: Machine, *, decode: bool = False) -> TrainPlan:
+    """Return the plan of a shipped recipe or a YAML file, of SFT or GRPO (`recipe_files.method_of`).
+
+    Args:
+        name: of the recipe.
+        overrides: such as "seed=1".
+        machine: to plan for.
+        decode: whether every image is decoded, which takes a while.
 
     Raises:
         UsageError: there is no such recipe, or a key or a value is not what it should be.
     """
     asked = shlex.join([name, *overrides])
     if method_of(name) == "sft":
-        return plan_sft(load_sft_recipe(name, overrides), machine, asked)
-    return plan_grpo(load_recipe(name, overrides), machine, asked)
+        return plan_sft(load_sft_recipe(name, overrides), machine, asked, decode=decode)
+    return plan_grpo(load_recipe(name, overrides), machine, asked, decode=decode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,9 +146,9 @@ class _Work:
     warnings: tuple[str, ...]
 
 
-def plan_grpo(recipe: Recipe, machine: Machine, name: str) -> TrainPlan:
+def plan_grpo(recipe: Recipe, machine: Machine, name: str, *, decode: bool) -> TrainPlan:
     """Return the plan of a GRPO recipe."""
-    items = _grpo_items(recipe)
+    items = _grpo_items(recipe, decode)
     per_rollout = recipe.rollout_batch // recipe.train_batch * recipe.inner_epochs
     rollouts = items.n // recipe.prompts_per_rollout if items.n is not None else None
     steps = recipe.max_steps or (None if rollouts is None else rollouts * per_rollout * recipe.episodes)
@@ -165,9 +171,9 @@ def plan_grpo(recipe: Recipe, machine: Machine, name: str) -> TrainPlan:
     return _plan(recipe, work, shape, machine, name)
 
 
-def plan_sft(recipe: SftRecipe, machine: Machine, name: str) -> TrainPlan:
+def plan_sft(recipe: SftRecipe, machine: Machine, name: str, *, decode: bool) -> TrainPlan:
     """Return the plan of an SFT recipe."""
-    items = _sft_items(recipe)
+    items = _sft_items(recipe, decode)
     shape, no_shape = _known(recipe.model)
     # max_text_tokens counts the question too.
     load = replace(_load(recipe, shape, machine, recipe.max_text_tokens), text_tokens=0)
@@ -251,22 +257,30 @@ def _missing_here(recipe: Training, machine: Machine) -> Iterator[str]:
             yield f"on this machine it would not start: {error}"
 
 
-def _grpo_items(recipe: Recipe) -> _Items:
+def _grpo_items(recipe: Recipe, decode: bool) -> _Items:
     from ahabench.trainer.grpo_run import load_items
 
+    def read() -> Mapping[str, int]:
+        items = load_items(recipe).items
+        if decode:
+            check_decodable((item.item.id, item.item.images) for item in items)
+        return Counter(item.kind.value for item in items)
+
     declared = {kind.value: n for kind, n in DECLARED.get(Path(recipe.data).name, {}).items() if kind in recipe.kinds}
-    return _items(recipe.data, lambda: Counter(item.kind.value for item in load_items(recipe).items), declared)
+    return _items(recipe.data, read, declared)
 
 
-def _sft_items(recipe: SftRecipe) -> _Items:
+def _sft_items(recipe: SftRecipe, decode: bool) -> _Items:
     from ahabench.trainer.sft import load_items
 
+    def read() -> Mapping[str, int]:
+        items = load_items(recipe).items
+        if decode:
+            check_decodable((item.id, item.images) for item in items)
+        return {"demonstrations": len(items)}
+
     declared = DECLARED_SFT.get(Path(recipe.data).name)
-    return _items(
-        recipe.data,
-        lambda: {"demonstrations": len(load_items(recipe).items)},
-        {"demonstrations": declared} if declared else {},
-    )
+    return _items(recipe.data, read, {"demonstrations": declared} if declared else {})
 
 
 def _items(data: str, read: Callable[[], Mapping[str, int]], declared: dict[str, int]) -> _Items:

@@ -1,5 +1,6 @@
 import json
 import shlex
+import shutil
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -264,6 +265,22 @@ def test_the_report_shows_the_formula_of_what_stays_in_memory() -> None:
     # As above: 3.7546 billion parameters, 0.6687 of them in the frozen tower.
     assert "weights 7.5 (2 P) + gradients 0.8 (2 T / 8) + Adam 4.6 (12 T / 8) + reference model 7.5 (2 P)" in report
     assert "of P = 3.755e+09 parameters, T = 3.086e+09 trained" in report
+
+
+@pytest.mark.parametrize("name", ["tiny-cpu", "sft-tiny-cpu"])
+def test_damaged_images_are_found_where_all_are_decoded(name: str, records: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(records, tmp_path / "data")
+    rows = json.loads((data / "records.json").read_text())
+    (data / "records.json").write_text(json.dumps([row | {"completion": "<answer>1</answer>"} for row in rows]))
+    for index in (3, 5):
+        image = data / "images" / f"{index}.png"
+        image.write_bytes(image.read_bytes()[:60])
+    asked = [f"data={data}", "model=reference"] + (
+        ["batch=8", "micro_batch=8"] if name.startswith("sft") else ["prompts_per_rollout=16"]
+    )
+    assert plan(name, asked, CPU).problems == ()
+    (problem,) = plan(name, asked, CPU, decode=True).problems
+    assert problem.startswith("the images of 2 records cannot be decoded; the first: image ")
 
 
 def test_built_in_data_are_nothing_to_get() -> None:
