@@ -210,11 +210,10 @@ def plan_rows(designs: Sequence[Design], *, margin: float, alpha: float = 0.05, 
 
 def _row(design: Design, discordance: float, margin: float, alpha: float, power: float) -> PlanRow:
     effect = design.effect
-    shows = to_show = to_pass = None
+    shows = to_show = None
     if discordance > 0:
         shows = smallest_difference(design.n, discordance, power=power, effect=effect)
         to_show = items_to_show(margin, discordance, power=power, effect=effect)
-        to_pass = items_to_pass(margin, discordance, alpha=alpha, power=power, effect=effect)
     return PlanRow(
         name=design.name,
         metric=design.metric,
@@ -228,7 +227,7 @@ def _row(design: Design, discordance: float, margin: float, alpha: float, power:
         margin=margin,
         smallest_difference=shows,
         n_to_show=to_show,
-        n_to_pass=to_pass,
+        n_to_pass=items_to_pass(margin, discordance, alpha=alpha, power=power, effect=effect),
     )
 
 

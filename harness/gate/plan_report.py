@@ -92,7 +92,7 @@ class _Axes(NamedTuple):
     @classmethod
     def of(cls, rows: Sequence[PlanRow], power: float) -> "_Axes":
         discordances = list(dict.fromkeys(row.discordance for row in rows))[: len(_DASHES)]
-        sizes = [row.n / row.design_effect for row in rows if row.design_effect > 0]
+        sizes = [row.n / row.design_effect for row in rows]
         low, high = min([50.0, *sizes]), max([5_000.0, *sizes])
         return cls(low, high, max(smallest_difference(low, d, power=power) or d for d in discordances), discordances)
 

@@ -74,11 +74,12 @@ def items_to_pass(
     """Return how many items let the gate PASS with the given power where the true difference is `difference`.
 
     The gate passes where the one-sided lower bound is above -margin: n = (z(1 - alpha) + z(power))² (d - D²) / (D +
-    margin)² times the design effect.
+    margin)² times the design effect; but no fewer than pass where nothing differs at all, z(1 - alpha)² (1 - margin) /
+    margin, since the bounds are then Wilson's.
 
     Args:
         margin: the largest drop that is accepted, a fraction.
-        discordance: as for `smallest_difference`.
+        discordance: as for `smallest_difference`, or 0.
         difference: B minus A, a fraction.
         alpha: one-sided.
         power: in (0.5, 1).
@@ -89,12 +90,13 @@ def items_to_pass(
     """
     if difference <= -margin or abs(difference) > discordance:
         return None
-    root = _z(1 - alpha) + _z(power)
-    return math.ceil(root**2 * (discordance - difference**2) / (difference + margin) ** 2 * effect)
+    z = _z(1 - alpha)
+    needed = (z + _z(power)) ** 2 * (discordance - difference**2) / (difference + margin) ** 2
+    return math.ceil(max(needed, z**2 * (1 - margin) / margin) * effect)
 
 
 def design_effect(sizes: Sequence[int], correlation: float) -> float:
-    """Return 1 + (m - 1) * correlation, with m the mean size of the cluster in which an item stands.
+    """Return 1 + (m - 1) * correlation, with m the mean size of the cluster in which an item stands; 0.01 at least.
 
     Args:
         sizes: items of each cluster.
@@ -104,7 +106,8 @@ def design_effect(sizes: Sequence[int], correlation: float) -> float:
     3.0
     """
     mean = sum(size * size for size in sizes) / sum(sizes)
-    return max(0.0, 1 + (mean - 1) * correlation)
+    # A measured correlation may be that of clusters that cancel out, and no plan rests on no variance at all.
+    return max(0.01, 1 + (mean - 1) * correlation)
 
 
 def correlation_within(differences: Sequence[float], clusters: Sequence[str]) -> float | None:

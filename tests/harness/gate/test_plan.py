@@ -48,11 +48,20 @@ def test_the_design_effect_multiplies_the_items(ahabench: Run) -> None:
 
 def test_discordance_and_correlation_are_measured_on_two_runs(mini_run: Make, ahabench: Run) -> None:
     # MathVerse's first problem, five versions of it, and one version of the second: 6 of 120 differ.
-    a, b = mini_run("a", task="mathverse"), mini_run("b", [0, 24, 48, 72, 96, 1], task="mathverse")
+    a, b = mini_run("a", task="mathverse"), mini_run("b", range(6), task="mathverse")
     (row,) = rows(ahabench("plan", "--discordance-from", a, b, "--json"))
     assert row["measured"]
     assert row["discordance"] == pytest.approx(6 / 120)
     assert (row["n"], row["clusters"]) == (120, 24)
+
+
+def test_clusters_that_cancel_out_are_planned_for(mini_run: Make, ahabench: Run) -> None:
+    # Each problem has five versions, one after the other: the first is mended, the second breaks.
+    a, b = mini_run("a", range(0, 120, 5), task="mathverse"), mini_run("b", range(1, 120, 5), task="mathverse")
+    (row,) = rows(ahabench("plan", "--discordance-from", a, b, "--json"))
+    assert row["correlation"] < -0.2
+    assert row["design_effect"] == 0.01
+    assert row["n_to_pass"] >= 1
 
 
 def test_runs_that_differ_measure_nothing(mini_run: Make, ahabench: Run) -> None:

@@ -53,6 +53,13 @@ def test_no_difference_is_larger_than_the_discordance() -> None:
     assert items_to_show(0.02, 0.01) is None
 
 
+@pytest.mark.parametrize("discordance", [0.0, 0.001, 0.008])
+def test_no_fewer_items_pass_than_where_nothing_differs(discordance: float) -> None:
+    # z² 0.98 / 0.02 with z = 1.645; Student's t, which the gate takes, asks for one more.
+    assert items_to_pass(0.02, discordance) == 133
+    assert items_to_pass(0.02, discordance, effect=3) == math.ceil(3 * norm.ppf(0.95) ** 2 * 49)
+
+
 @pytest.mark.parametrize("n", [100, 447, 3040])
 def test_the_items_to_show_a_difference_are_its_inverse(n: int) -> None:
     shown = smallest_difference(n, 0.2)
