@@ -263,7 +263,8 @@ def _metadata(one: Answered) -> dict[str, Any]:
         "finish_reason": one.response.finish_reason,
         "completion_tokens": one.response.completion_tokens,
         "image_sizes": [list(size) for size in one.response.image_sizes or ()],
-        "tags": {name: list(values) for name, values in one.item.tags.items()},
+        # Text, which the viewer filters by: metadata.tags.grade == "college".
+        "tags": {name: ", ".join(values) for name, values in one.item.tags.items()},
         "aha": _moments(one),
         "response": one.response.text,
     }

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from ahabench.harness import registry
+from ahabench.harness.dataset import load
 from ahabench.harness.errors import IncomparableRunsError, UsageError
 from ahabench.harness.imports.lmms_eval import read_logs
 from ahabench.leaderboards.rows import write_lmms_eval_log, write_parquet
@@ -156,6 +158,27 @@ def test_the_browser_shows_a_sample_and_asks_nobody_else(run: Path, tmp_path: Pa
         page.close()
         host.shutdown()
     assert others == []
+
+
+@pytest.mark.slow
+def test_the_browser_filters_by_tags_and_verdicts(run: Path, tmp_path: Path, browser: Any) -> None:
+    pytest.importorskip("inspect_ai", reason="inspect-ai is not installed")
+    from ahabench.leaderboards import view
+
+    view.write_logs(run, tmp_path / "logs", images=False)
+    view.bundle(tmp_path / "logs", tmp_path / "view")
+    items = load(registry.find_task("mathvista"), registry.MINI).items
+    # The first 30 are right.
+    wanted = sum(item.tags["grade"] == ("college",) for item in items[30:])
+    with server(tmp_path / "view", 0) as host:
+        threading.Thread(target=host.serve_forever, daemon=True).start()
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{host.server_address[1]}/#/tasks/mathvista-0001.eval")
+        page.locator(".cm-content").first.click(timeout=30_000)
+        page.keyboard.type('metadata.tags.grade == "college" and verdict == "I"')
+        page.get_by_text(f"{wanted} / 120 Samples").wait_for(timeout=30_000)
+        page.close()
+        host.shutdown()
 
 
 @pytest.mark.slow
