@@ -15,7 +15,7 @@ from ahabench.harness.disk import refusals, replace_file
 from ahabench.harness.errors import UsageError
 from ahabench.harness.runlog import RESPONSES, VERDICTS
 from ahabench.trainer.processes import note_once
-from ahabench.trainer.recipe import Training
+from ahabench.trainer.recipe import RewardModel, Training
 from ahabench.trainer.recipe_files import load_as
 from ahabench.trainer.vllm_settings import MOVABLE
 
@@ -32,6 +32,8 @@ FREE = frozenset(
     | MOVABLE
 )
 """Settings that may differ in a run that goes on: they change no update. Paths may; what they lead to is compared."""
+FREE_OF_REWARD_MODEL = {"url", "timeout_s", "max_failures", "failure_window"}
+"""The same of `reward_model`."""
 _TRAINING_ONLY = (
     "optimizer*",
     "scheduler*",
@@ -83,11 +85,17 @@ def check_recipe(recipe: Training, file: Path) -> None:
     """
     begun = load_as(type(recipe), file)
     for name in type(recipe).model_fields:
-        if name not in FREE and getattr(begun, name) != getattr(recipe, name):
+        if name not in FREE and _binding(begun, name) != _binding(recipe, name):
             raise UsageError(
                 f"{file.parent} was begun with {name} = {getattr(begun, name)!r}, found {getattr(recipe, name)!r}; "
                 f"give {file} as the recipe, or a new --out"
             )
+
+
+def _binding(recipe: Training, name: str) -> object:
+    """Return a setting without what may change: a reward model may have moved, and be waited for longer."""
+    value = getattr(recipe, name)
+    return value.model_dump(exclude=FREE_OF_REWARD_MODEL) if isinstance(value, RewardModel) else value
 
 
 def newest(run: Path) -> Found | None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from ahabench.harness.errors import TrainingError, UsageError
 from ahabench.trainer.lifecycle import carry_out
-from ahabench.trainer.run_folder import newest
+from ahabench.trainer.recipe import parse_recipe
+from ahabench.trainer.recipe_files import dump_recipe
+from ahabench.trainer.run_folder import check_recipe, newest
 from ahabench.trainer.training_page import SFT_RECORD
 
 
@@ -39,6 +42,20 @@ def test_an_image_that_cannot_be_decoded_stops_a_run_that_goes_on_when_it_is_men
     assert carry_out(trainer_of(data=str(data), max_steps=12), out, checkpoint, say) == out / "final"
     assert ended == ["incomplete", "complete"]
     assert "12 steps, complete" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [({"url": "http://b:1"}, False), ({"timeout_s": 9.0}, False), ({"model": "n"}, True), ({"label": 1}, True)],
+)
+def test_a_reward_server_may_move_and_not_become_another(
+    changed: dict[str, Any], refused: bool, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    server = {"kind": "classify-server", "model": "m", "url": "http://a:1"}
+    begun, now = (parse_recipe(settings | {"reward_model": one}, name="test") for one in (server, server | changed))
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(begun))
+    with pytest.raises(UsageError, match="was begun with reward_model = ") if refused else nullcontext():
+        check_recipe(now, tmp_path / "recipe.yaml")
 
 
 def test_adapters_for_modules_that_are_not_there_are_one_line(trainer_of: Callable[..., Any]) -> None:
