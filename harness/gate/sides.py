@@ -172,7 +172,7 @@ def _score_alone(run: Run, dataset: Dataset, wanted: str, recorded: Recorded, ex
     if not scores.missing and recorded.headline is not None:
         name = dataset.task.headline
         value = dataset.task.metrics[name](results_of(dataset.items, scores.judged)).value
-        if value is None or abs(value - recorded.headline) > ROUNDING:
+        if value is None or not abs(value - recorded.headline) <= ROUNDING:
             raise UsageError(
                 f"{folder / VERDICTS} comes to {name} {value}, and {METRICS} beside it says {recorded.headline}: they "
                 "are of two scorings; take the run anew from where it came"

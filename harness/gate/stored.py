@@ -57,11 +57,13 @@ def read_recorded(folder: Path) -> Recorded | None:
         return None
     try:
         row = json.loads((folder / METRICS).read_bytes())
+        headline = (row.get("metrics") or {}).get(row.get("headline"), {}).get("value")
+        lexicon = (row.get("aha") or {}).get("lexicon")
         return Recorded(
             scorer=str(row["scorer"]),
             digests=(row.get("responses_sha256"), row.get("verdicts_sha256")),
-            headline=(row.get("metrics") or {}).get(row.get("headline"), {}).get("value"),
-            lexicon=(row.get("aha") or {}).get("lexicon"),
+            headline=None if headline is None else float(headline),
+            lexicon=None if lexicon is None else str(lexicon),
         )
     except _DAMAGE as error:
         raise _damaged(folder / METRICS, error) from error

@@ -119,6 +119,20 @@ def test_verdicts_alone_must_come_to_the_headline_beside_them(compared: Compared
 
 
 @pytest.mark.parametrize(
+    ("headline", "why"),
+    [("NaN", "metrics.json beside it says nan"), ("{}", "metrics.json is damaged"), ('"x"', "metrics.json is damaged")],
+)
+def test_a_headline_that_is_no_number_proves_nothing(
+    compared: Compared, mini_run: Make, strip: Strip, headline: str, why: str
+) -> None:
+    a, b = mini_run("a"), strip(mini_run("b"))
+    path = b / "mathvista" / METRICS
+    path.write_text(path.read_text().replace('"value": 1.0', f'"value": {headline}'))
+    with pytest.raises(UsageError, match=why):
+        compared(a, b)
+
+
+@pytest.mark.parametrize(
     ("line", "why"),
     [
         ("{}\n", "line 2: no 'status'"),
