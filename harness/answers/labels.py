@@ -61,6 +61,13 @@ def alphabet(labels: Labels) -> Alphabet:
     return Alphabet(labels)
 
 
+def opened_by(parts: Sequence[str], labels: Labels) -> set[str]:
+    """Return the labels that lines or sentences begin with, in upper case."""
+    patterns = alphabet(labels)
+    openings = [patterns.enclosed.match(part) or patterns.marked.match(part) for part in parts]
+    return {match[1].upper() for match in openings if match}
+
+
 def without_listing(text: str, item: Item) -> str:
     """Return the text with `LISTING` for each run that prints all the options in order, which chooses none."""
     if len(item.labels) < 2:

@@ -263,8 +263,9 @@ MAX_LEADING = 40
 def in_prose(text: str, question: str = "") -> Quantity | None:
     """Return the number that prose arrives at: of its last conclusion, else of its last sentence with a number.
 
-    Sentences that decline to answer are passed over. Numbers that only repeat the question's count where there are no
-    others, and a question that asks for a year is answered by a year.
+    A last sentence that says just a number goes before an earlier "so", which concluded only a step. Sentences that
+    decline to answer are passed over. Numbers that only repeat the question's count where there are no others, and a
+    question that asks for a year is answered by a year.
     """
     every = [_MARKER.sub("", unwrapped(part)) for part in _parts(text)[-MAX_SENTENCES:]]
     parts = [part for part in every if not UNANSWERED.search(part) and not _SUPPOSES.match(part)]
@@ -278,10 +279,12 @@ def in_prose(text: str, question: str = "") -> Quantity | None:
     if _ASKS_COUNT.search(question[:MAX_QUESTION]) and _NOTHING.search(parts[-1]):
         return Quantity(0.0, 0)
     if not with_numbers:
-        return None
+        only = _worth(mentions(parts[0]), parts[0], set(), asks_year) if len(every) == 1 else []
+        return only[-1].quantity if len({mention.quantity.value for mention in only}) == 1 else None
     concluding = [pair for pair in with_numbers if CONCLUDES.search(pair[0])]
     reckoned = [pair for pair in with_numbers if "=" in pair[0]]
-    part, found = (concluding or reckoned or with_numbers)[-1]
+    last = with_numbers[-1:] if with_numbers[-1][0] is parts[-1] and quantity(claim(parts[-1])) is not None else []
+    part, found = (last or concluding or reckoned or with_numbers)[-1]
     return found if isinstance(found, Quantity) else _settled(part, found)
 
 

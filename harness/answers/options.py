@@ -8,9 +8,9 @@ from rapidfuzz import fuzz
 
 from ahabench.harness.answers import numbers
 from ahabench.harness.answers.compare import close, number, same_content, same_number, squeezed
-from ahabench.harness.answers.labels import LISTING, Labels, alphabet, contents, without_listing
+from ahabench.harness.answers.labels import LISTING, Labels, alphabet, contents, opened_by, without_listing
 from ahabench.harness.answers.statements import DENIES, NONE_SAID, REJECTS, by_none, by_restatement, content_words
-from ahabench.harness.answers.text import CONCLUDES, DECLINES, UNANSWERED, claim, sentences, unmarked, unwrapped
+from ahabench.harness.answers.text import CONCLUDES, DECLINES, UNANSWERED, claim, joined, sentences, unmarked, unwrapped
 from ahabench.harness.types import AnswerType, Item
 
 NEAR = 88.0
@@ -238,21 +238,41 @@ def leading(text: str, item: Item) -> Labels | None:
     if not lines:
         return None
     patterns = alphabet(item.labels)
+    opened = opened_by(lines[:MAX_SENTENCES], item.labels)
     found = patterns.enclosed.match(lines[0]) or patterns.marked.match(lines[0]) or patterns.alone.match(lines[0])
     if not found or (found[1] not in item.labels and patterns.marked.match(lines[0])):
         return None
-    openings = [patterns.enclosed.match(line) or patterns.marked.match(line) for line in lines[:MAX_SENTENCES]]
-    opened = {match[1].upper() for match in openings if match}
     if len(opened) > 2 or len(set(_labels(lines[0], item))) > 2:
         return None
     return _known([found[1]], item)
 
 
+def _said_last(parts: Sequence[str], item: Item) -> Labels | None:
+    """Return the labels that the last sentence says and nothing else: an earlier "so" concluded only a step then.
+
+    The last line of a listing says only that the listing ends.
+    """
+    last = parts[-1] if parts else ""
+    declines = UNANSWERED.search(last) or NONE_SAID.search(last) or REJECTS.search(last)
+    for claimed in (claim(last), last.rpartition(": ")[2]):
+        said = re.sub(r"^(?:an?|the)\s+", "", claimed)
+        found = _by_label(said, item) if declines else stated(said, item)
+        if found and (alphabet(item.labels).alone.match(said) or len(opened_by(parts, item.labels)) < 2):
+            # "The result is C, which is option B" means B.
+            return _affirmed(last, item, arriving=True) or found
+    return None
+
+
 def in_prose(text: str, item: Item) -> Labels | None:
     """Return the labels that prose arrives at: of its conclusion, of what it says is one, else the option it quotes."""
-    parts = [unwrapped(part) for part in sentences(unmarked(text))[-MAX_SENTENCES:] if not _CONDITIONAL.match(part)]
+    parts = [
+        unwrapped(part) for part in sentences(unmarked(joined(text)))[-MAX_SENTENCES:] if not _CONDITIONAL.match(part)
+    ]
     concluding = [part for part in parts if CONCLUDES.search(part)]
     closing = list(dict.fromkeys([*concluding[::-1][:2], *parts[::-1][:2]]))
+    last = _said_last(parts, item)
+    if last:
+        return last
     declined = any(DECLINES.search(sentence) for sentence in [*parts[:1], *closing])
     for sentence in closing:
         found = _affirmed(sentence, item, arriving=True) or by_none(sentence, item, declined=declined)
