@@ -20,28 +20,7 @@ from typing import Any, NamedTuple, Self
 from ahabench.harness.digests import rows_digest
 from ahabench.harness.disk import locked, refusals, replace_file, write_all
 from ahabench.harness.errors import UsageError
-from ahabench.harness.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from ahabench.harness.types import Response
-
-__all__ = [
-    "MANIFEST",
-    "METRICS",
-    "RESPONSES",
-    "VERDICTS",
-    "Key",
-    "Manifest",
-    "ResponseLog",
-    "own_rows",
-    "parse_response",
-    "read_manifest",
-    "read_responses",
-    "read_rows",
-    "responses_digest",
-    "write_manifest",
-    "write_metrics",
-    "write_responses",
-    "write_verdicts",
-]
 
 RESPONSES = "responses.jsonl"
 VERDICTS = "verdicts.jsonl"

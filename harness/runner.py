@@ -11,12 +11,12 @@ from ahabench.harness.engines import EngineInfo, OpenEngine
 from ahabench.harness.errors import AhabenchError, DatasetError, EngineError, UsageError
 from ahabench.harness.identity import circumstances, difference, engine_difference, shown
 from ahabench.harness.images import ImageFile
-from ahabench.harness.manifest import MANIFEST, Manifest, PromptRecord, TaskRecord
+from ahabench.harness.manifest import MANIFEST, Manifest, PromptRecord, TaskRecord, read_manifest, write_manifest
 from ahabench.harness.preflight import Probe, check_disk, probes
 from ahabench.harness.progress import Progress, console_progress
 from ahabench.harness.prompts import digest
 from ahabench.harness.provenance import git, packages
-from ahabench.harness.runlog import RESPONSES, Key, ResponseLog, read_manifest, read_responses, write_manifest
+from ahabench.harness.runlog import RESPONSES, Key, ResponseLog, read_responses
 from ahabench.harness.seen import SeenImage, check_seen, images_digest, seen
 from ahabench.harness.shards import Shard, check_whole, shard_folder, shard_folders, shard_items
 from ahabench.harness.types import PromptStyle, Request, Response

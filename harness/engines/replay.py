@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ahabench.harness.engines import EngineInfo
 from ahabench.harness.errors import DatasetError, UsageError
-from ahabench.harness.manifest import EngineRecord, ModelRecord, PixelsRecord, SamplingRecord, read_manifest
+from ahabench.harness.manifest import MANIFEST, EngineRecord, ModelRecord, PixelsRecord, SamplingRecord, read_manifest
 from ahabench.harness.prompts import digest
-from ahabench.harness.runlog import MANIFEST, RESPONSES, Key, parse_response, read_rows
+from ahabench.harness.runlog import RESPONSES, Key, parse_response, read_rows
 from ahabench.harness.seen import read_digest
 from ahabench.harness.types import Request, Response
 

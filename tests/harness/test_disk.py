@@ -116,7 +116,7 @@ def test_a_manifest_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) ->
     code = """
 import resource, sys
 from pathlib import Path
-from ahabench.harness.runlog import read_manifest, write_manifest
+from ahabench.harness.manifest import read_manifest, write_manifest
 run = Path(sys.argv[1])
 manifest = read_manifest(run)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))

@@ -12,8 +12,8 @@ from sums import THINK, Named, dataset, go, plan, recording, rows
 from ahabench.harness.disk import locked
 from ahabench.harness.engines.replay import ReplayEngine
 from ahabench.harness.errors import EngineError, UsageError
+from ahabench.harness.manifest import read_manifest
 from ahabench.harness.prompts import digest
-from ahabench.harness.runlog import read_manifest
 from ahabench.harness.runner import Plan, TaskPlan
 from ahabench.harness.types import Prompt, Request, Response
 

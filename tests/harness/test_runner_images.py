@@ -13,8 +13,8 @@ from sums import Looking, Named, Told, dataset, go, pictured, plan, recording, r
 from ahabench.harness.dataset import Dataset
 from ahabench.harness.engines.replay import ReplayEngine
 from ahabench.harness.errors import DatasetError, EngineError, UsageError
+from ahabench.harness.manifest import read_manifest
 from ahabench.harness.prompts import digest
-from ahabench.harness.runlog import read_manifest
 from ahabench.harness.runner import run
 from ahabench.harness.types import Prompt, Request, Response
 

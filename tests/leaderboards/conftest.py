@@ -12,10 +12,17 @@ import pytest
 
 from ahabench.harness import registry
 from ahabench.harness.dataset import Dataset, load
-from ahabench.harness.manifest import EngineRecord, Manifest, ModelRecord, PromptRecord, SamplingRecord, TaskRecord
+from ahabench.harness.manifest import (
+    EngineRecord,
+    Manifest,
+    ModelRecord,
+    PromptRecord,
+    SamplingRecord,
+    TaskRecord,
+    write_manifest,
+)
 from ahabench.harness.prompts import digest
 from ahabench.harness.rescore import score_run
-from ahabench.harness.runlog import write_manifest
 from ahabench.harness.seen import read_digest
 from ahabench.leaderboards.build import build_site
 

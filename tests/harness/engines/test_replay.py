@@ -12,9 +12,8 @@ from ahabench.harness.engines import open_engine
 from ahabench.harness.engines.replay import ReplayEngine
 from ahabench.harness.errors import UsageError
 from ahabench.harness.images import ImageFile
-from ahabench.harness.manifest import EngineRecord, Manifest, ModelRecord, PixelsRecord, SamplingRecord
+from ahabench.harness.manifest import EngineRecord, Manifest, ModelRecord, PixelsRecord, SamplingRecord, write_manifest
 from ahabench.harness.prompts import digest
-from ahabench.harness.runlog import write_manifest
 from ahabench.harness.sampling import Sampling
 from ahabench.harness.types import Prompt, Request, Response
 
