@@ -1,6 +1,6 @@
 r"""Where in a response an answer may stand: an ordered list of spans, the strongest claim first.
 
-    tag         the content of the last `<answer>` tag
+    tag         the content of the last `<answer>` or, as LLaVA-CoT writes it, `<CONCLUSION>` tag
     boxed       the last balanced `\boxed{}`, then the ones before it
     json        the "short answer" (or "answer") of a JSON object
     final       the last line, where it is "Answer: ...": nothing behind it is searched where it cannot be read
@@ -14,6 +14,7 @@ What a span says is for the reader of the item's answer type; the first span tha
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -33,7 +34,8 @@ class Span(NamedTuple):
     text: str
 
 
-_ANSWER_OPEN, _ANSWER_CLOSE = "<answer>", "</answer>"
+_TAG_OPEN = re.compile(r"<(?:answer|conclusion)>", re.IGNORECASE)
+_TAG_CLOSE = re.compile(r"</(?:answer|conclusion)>", re.IGNORECASE)
 _SHORT_ANSWER = re.compile(r'"(?:short[ _]?answer|final[ _]?answer|answer)"\s*:\s*', re.IGNORECASE)
 _CUE = re.compile(
     r"""
@@ -80,7 +82,7 @@ _VERDICT = re.compile(
     re.VERBOSE,
 )
 _NOT_BEFORE = re.compile(r"\b(?:not|neither|nor|no|none|if|whether|isn't|aren't)\b[^.\n]{0,25}$", re.IGNORECASE)
-_HEADING = re.compile(r"(?:^|\n)[^\w\n]{0,6}(?:final |correct )?answer\s*:[\s:*]*$", re.IGNORECASE)
+_HEADING = re.compile(r"(?:^|\n)\s*[^\w\n]{0,6}(?:final |correct )?answer\s*:[\s:*]*$", re.IGNORECASE)
 MAX_HEADING = 40
 _CONDITION = re.compile(r"\b(?:[Ii]f|[Ww]hether|[Uu]nless)\b[^.\n]*$")
 _END = re.compile(r"\n|(?<=[a-z0-9)\]}°%*\"'])[.!](?=\s+[A-Z\"*(]|\s*$)")
@@ -96,12 +98,17 @@ def marked_spans(text: str) -> Iterator[Span]:
 
 def claimed_spans(text: str) -> Iterator[Span]:
     """Yield what words claim to be the answer, the strongest claim first."""
-    text = window(text)
+    text = without_tags(window(text))
     yield from _cued(text)
     yield from _judged(text)
     if 0 < len(text.strip()) <= MAX_SPAN and "\n" not in text.strip():
         yield Span("whole", text.strip())
     yield from _emphasised(text)
+
+
+def without_tags(text: str) -> str:
+    """Return a text with line breaks for answer tags, so that no sentence runs on into one."""
+    return _TAG_CLOSE.sub("\n", _TAG_OPEN.sub("\n", text)) if "<" in text else text
 
 
 def boxes(text: str) -> Iterator[str]:
@@ -141,17 +148,15 @@ MAX_OPEN_BOX = 60
 
 
 def _tagged(text: str) -> Iterator[Span]:
-    """Yield the contents of answer tags, the last first; an unclosed last one runs to the end."""
-    lower, end = text.lower() if _ANSWER_OPEN not in text else text, len(text)
-    for _ in range(MAX_BOXES):
-        start = lower.rfind(_ANSWER_OPEN, 0, end)
-        if start < 0:
-            return
-        close = lower.find(_ANSWER_CLOSE, start, end)
-        content = text[start + len(_ANSWER_OPEN) : close if close >= 0 else end].strip()
+    """Yield the contents of answer tags, the last first, or of their only box; an unclosed last tag runs to the end."""
+    end = len(text)
+    for opened in reversed(deque(_TAG_OPEN.finditer(text), maxlen=MAX_BOXES)):
+        closed = _TAG_CLOSE.search(text, opened.end(), end)
+        content = text[opened.end() : closed.start() if closed else end].strip()
         if content:
-            yield Span("tag", content)
-        end = start
+            boxed = list(boxes(content))
+            yield Span("tag", boxed[0] if len(boxed) == 1 else content)
+        end = opened.start()
 
 
 def _json(text: str) -> Iterator[Span]:

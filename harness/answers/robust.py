@@ -28,7 +28,7 @@ from ahabench.harness.answers.text import (
 from ahabench.harness.answers.words import is_statement, same_words
 from ahabench.harness.types import AnswerType, Item, Response, Scorer, Status, Verdict
 
-VERSION = 4
+VERSION = 5
 
 SHORT = 60
 """Characters of an answer that is stated but of the wrong kind, such as a letter that is no option."""
