@@ -25,6 +25,8 @@ from ahabench.harness.types import Response
 RESPONSES = "responses.jsonl"
 VERDICTS = "verdicts.jsonl"
 METRICS = "metrics.json"
+MAX_COUNT = 2**53
+"""Of tokens or samples: what every reader of JSON and every float can hold."""
 
 Key = tuple[str, int]
 """(item_id, sample_index)."""
@@ -311,9 +313,9 @@ def _text(row: Mapping[str, Any], key: str, where: str) -> str | None:
 
 def _count(row: Mapping[str, Any], key: str, where: str) -> int | None:
     value = row.get(key)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT):
         return value
-    raise _wrong_type(where, key, value, "an integer from 0, or null")
+    raise _wrong_type(where, key, value, f"an integer from 0 to {MAX_COUNT:,}, or null")
 
 
 def _sizes(value: Any, where: str) -> tuple[tuple[int, int], ...] | None:

@@ -18,6 +18,8 @@ from ahabench.harness.types import Estimate, Item, Response, Result, Scorer, Sta
 
 MAX_SAMPLES = 1_024
 """Samples per item that a file may have by its sample indices alone: every key up to them is listed."""
+_SHOWN = 80
+"""Characters of an item's id in an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +214,7 @@ def check_known(dataset: Dataset, item_ids: Iterable[str]) -> None:
     for item_id in item_ids:
         if item_id not in known:
             raise UsageError(
-                f"{dataset.protocol} has no item {item_id!r}; its ids look like {dataset.items[0].id!r}. "
+                f"{dataset.protocol} has no item {item_id[:_SHOWN]!r}; its ids look like {dataset.items[0].id!r}. "
                 "Is it the right --task and split?"
             )
 

@@ -10,7 +10,7 @@ from ahabench.harness.disk import replace_file
 from ahabench.harness.errors import AhabenchError
 from ahabench.harness.gate.comparison import Comparison, Flip, Said, TaskComparison
 from ahabench.harness.report import note
-from ahabench.harness.types import Item
+from ahabench.harness.types import Item, Status
 from ahabench.leaderboards.site import render
 from ahabench.leaderboards.table import name_of
 
@@ -91,7 +91,9 @@ def _flip(flip: Flip, item: Item | None) -> dict[str, Any]:
 
 
 def _said(said: Said, question: str) -> list[Part]:
-    return [("", "[never generated]")] if said.text is None else marked(said.text, question)
+    if said.text is None:
+        return [("", "[never generated]" if said.status == Status.ERROR else "[this run holds no texts]")]
+    return marked(said.text, question)
 
 
 def _items(task: TaskComparison, ids: set[str], data: Path | None) -> Mapping[str, Item]:

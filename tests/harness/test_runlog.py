@@ -233,6 +233,7 @@ ROW = {"item_id": "1", "response": "A"}
         ({"item_id": "2", "response": "A", "sample_index": "0"}, "has \"0\" as 'sample_index'"),
         ({"item_id": "2", "response": "A", "finish_reason": 1}, "has 1 as 'finish_reason'"),
         ({"item_id": "2", "response": "A", "completion_tokens": 1.0}, "has 1.0 as 'completion_tokens'"),
+        ({"item_id": "2", "response": "A", "completion_tokens": 10**400}, f"has 1{'0' * 36}... as 'completion_tokens'"),
         ({"item_id": "2", "response": "A", "official_extraction": 3}, "has 3 as 'official_extraction'"),
         ({"item_id": "2", "response": "A", "official_extraction": [3]}, "has a list as 'official_extraction'"),
         ({"item_id": 1, "response": "A"}, "repeats item '1', sample 0, of line 1"),

@@ -10,6 +10,7 @@ from ahabench.harness.gate.compare import compare
 from ahabench.harness.gate.policy import Policy
 from ahabench.harness.gate.sides import open_side
 from ahabench.leaderboards.compare_page import marked, write_compare_page
+from ahabench.leaderboards.stripped import strip
 
 MakeRun = Callable[..., Path]
 HOSTILE = "</pre><script>window.hit=true</script><img src=x onerror=window.hit=true> Wait,\nlet me check \u202egnp."
@@ -63,6 +64,16 @@ def test_a_phone_scrolls_no_page(page: Path, browser: Any) -> None:
     width = opened.evaluate("document.documentElement.scrollWidth")
     opened.close()
     assert width == 390
+
+
+def test_a_run_without_texts_says_so(make_run: MakeRun, tmp_path: Path) -> None:
+    first = strip(make_run("a", lambda n: n < 30), tmp_path / "stripped")
+    second = make_run("b", lambda n: n < 20, text="B's words.")
+    sides = [open_side(str(run), baselines=tmp_path) for run in (first, second)]
+    page = write_compare_page(compare(sides[0], sides[1], Policy()), tmp_path / "page").read_text()
+    assert page.count("[this run holds no texts]") == 10
+    assert "B&#39;s words." in page
+    assert "never generated" not in page
 
 
 def test_marks_lose_no_letter() -> None:
