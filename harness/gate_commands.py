@@ -165,10 +165,10 @@ def _assumed(
 ) -> "list[Design]":
     from ahabench.harness import registry
     from ahabench.harness.dataset import load
-    from ahabench.harness.gate.plan import SIZES, design_of, design_of_size, parse_sizes
+    from ahabench.harness.gate.plan import design_of, design_of_size, parse_sizes, published_sizes
 
     if items is not None or (tasks is None and data is None and suite == registry.SUITES[0]):
-        sizes = SIZES if items is None else parse_sizes(items)
+        sizes = published_sizes() if items is None else parse_sizes(items)
         return [design_of_size(size, correlation=correlation, discordances=shares) for size in sizes]
     try:
         loaded = [load(task, split, data=data) for task, split in registry.parse_tasks(tasks or "all", suite=suite)]

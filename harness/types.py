@@ -209,6 +209,8 @@ class Split:
 
     n_items: int
     hub: HubDataset | None
+    n_clusters: int | None = None
+    """How many clusters its items are in; `None` where each item is its own."""
     answers_public: bool = True
     rows: Callable[[], Iterable[Row]] | None = None
     """Makes the rows in this process, in the official folder's keys; `None` where they are read from somewhere."""
@@ -238,6 +240,8 @@ class Task:
     metrics: Mapping[str, Metric]
     headline: str
     """The metric that a table shows when it shows one."""
+    counts_clusters: bool = False
+    """Whether the headline is a share of clusters, such as seeds that are right in all variants, and not of items."""
     breakdowns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Metrics to repeat within each value of a tag: {"subject": ("accuracy",)}."""
     bad_items: Mapping[str, str] = field(default_factory=dict)

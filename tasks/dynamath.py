@@ -354,6 +354,7 @@ TASK = Task(
     splits={
         "sample": Split(
             n_items=5010,
+            n_clusters=501,
             hub=HubDataset(
                 repo="DynaMath/DynaMath_Sample",
                 splits=tuple(f"sample_variant{v}" for v in range(1, N_VARIANTS + 1)),
@@ -378,6 +379,7 @@ TASK = Task(
     },
     metrics={"average": accuracy, "worst": worst, "best": best, "rr": reasoning_robustness},
     headline="worst",
+    counts_clusters=True,
     breakdowns={"subject": ("average", "worst"), "level": ("average", "worst")},
     bad_items={f"{seed}_v{v}": why for seed, (variants, why) in _DEFECTS.items() for v in variants},
 )

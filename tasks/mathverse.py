@@ -340,7 +340,7 @@ def _bad_items() -> dict[str, str]:
 def _split(version: str | None) -> Split:
     where = {} if version is None else {"problem_version": version}
     hub = HubDataset(repo="AI4Math/MathVerse", config="testmini", splits=("testmini",), where=where)
-    return Split(n_items=788 if where else 3940, hub=hub)
+    return Split(n_items=788 if where else 3940, n_clusters=788, hub=hub)
 
 
 def _splits() -> dict[str, Split]:

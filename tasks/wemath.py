@@ -342,6 +342,7 @@ TASK = Task(
     splits={
         "testmini": Split(
             n_items=1740,
+            n_clusters=525,
             hub=HubDataset(repo="We-Math/We-Math", splits=("testmini",), image_column="image_path"),
         ),
         "mini": mini("wemath"),
@@ -374,6 +375,7 @@ TASK = Task(
         "concept_macro": concept_macro,
     },
     headline="score_strict",
+    counts_clusters=True,
     breakdowns={"domain": ("concept_macro",)},
     bad_items={
         **dict.fromkeys(("101", "102", "768", "817", "822", "1371", "1566", "1731"), _STRAY),

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ahabench.harness import registry
 from ahabench.harness.accounting import results_of
 from ahabench.harness.dataset import Dataset
 from ahabench.harness.errors import IncomparableRunsError, UsageError
@@ -41,20 +42,8 @@ class Size(NamedTuple):
     """What `n` counts: "items" or "clusters"."""
 
 
-SIZES = (
-    Size("smoke set", "accuracy", 100, 100),
-    Size("mathvision testmini", "accuracy", 304, 304),
-    Size("logicvista test", "accuracy", 447, 447),
-    Size("dynamath sample", "worst", 501, 501, "clusters"),
-    Size("wemath testmini", "score_strict", 525, 525, "clusters"),
-    Size("mathverse vision_only", "accuracy", 788, 788),
-    Size("mathvista testmini", "accuracy", 1_000, 1_000),
-    Size("wemath testmini", "accuracy", 1_740, 525),
-    Size("mathvision test", "accuracy", 3_040, 3_040),
-    Size("mathverse testmini", "accuracy", 3_940, 788),
-    Size("dynamath sample", "average", 5_010, 501),
-)
-"""What is known of the benchmarks where none of their data is at hand."""
+SMOKE_SET = Size("smoke set", "accuracy", 100, 100)
+"""What many a team gates on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +128,28 @@ def design_of_size(size: Size, *, correlation: float, discordances: Sequence[flo
         discordances=tuple(discordances),
         measured=False,
     )
+
+
+def published_sizes() -> list[Size]:
+    """Return what the installed benchmarks declare of their splits, once each size, the smallest first: no data needed.
+
+    Where a headline counts clusters, the split stands there a second time, with its items.
+    """
+    sizes = {SMOKE_SET._replace(name=""): SMOKE_SET}
+    for task in registry.tasks().values():
+        left_out = len(task.scorers["robust"].excluded) if "robust" in task.scorers else 0
+        # The default split first: of several splits of one size it is the one that is named.
+        for name, split in sorted(task.splits.items(), key=lambda one: one[0] != task.default_split):
+            if split.rows is not None or not split.answers_public:
+                continue
+            n = split.n_items - left_out
+            clusters = split.n_clusters or n
+            found = [Size(f"{task.name} {name}", "accuracy", n, clusters)]
+            if task.counts_clusters:
+                found.append(Size(f"{task.name} {name}", task.headline, clusters, clusters, "clusters"))
+            for size in found:
+                sizes.setdefault(size._replace(name=task.name), size)
+    return sorted(sizes.values(), key=lambda size: size.n)
 
 
 def parse_sizes(text: str) -> list[Size]:

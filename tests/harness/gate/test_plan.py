@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from ahabench.harness.dataset import load
-from ahabench.harness.gate.plan import SIZES
+from ahabench.harness.gate.plan import SMOKE_SET, design_of, published_sizes
 from ahabench.harness.registry import find_task
 
 Make = Callable[..., Path]
@@ -135,7 +135,9 @@ def test_the_published_sizes_need_no_data(ahabench: Run) -> None:
 
 
 def test_the_published_sizes_are_those_of_the_benchmarks(data: Path) -> None:
-    for size in SIZES[1:]:
+    for size in published_sizes():
+        if size == SMOKE_SET:
+            continue
         name, split = size.name.split()
         task = find_task(name)
         left_out = task.scorers["robust"].excluded
@@ -167,3 +169,10 @@ def test_a_size_that_is_none_is_refused(ahabench: Run, items: str, wanted: str) 
 def test_two_things_to_plan_for_are_refused(ahabench: Run) -> None:
     ran = ahabench("plan", "--tasks", "mathvista", "--items", 100)
     assert (ran.code, ran.error) == (2, "error: a plan is for --tasks or for --items; give one of them\n")
+
+
+@pytest.mark.parametrize("name", ["dynamath", "logicvista", "mathverse", "mathvision", "mathvista", "wemath"])
+def test_a_task_declares_what_its_headline_counts(name: str) -> None:
+    task = find_task(name)
+    design = design_of(load(task, "mini"), correlation=0.5, discordances=[0.1])
+    assert (design.unit == "clusters") == task.counts_clusters
