@@ -54,8 +54,8 @@ def in_latex(text: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def number(text: str) -> Quantity | None:
-    """Return the quantity that the text is, remembered; a relation between variables is none."""
-    return None if relates(text) else quantity(mended(clean(text)))
+    """Return the quantity that the text is, remembered; a relation between variables and several solutions are none."""
+    return None if relates(text) or solutions(text) else quantity(mended(clean(text)))
 
 
 def mended(text: str) -> str:
@@ -95,6 +95,34 @@ def relates(text: str) -> bool:
 
 _OPERATION = re.compile(r"[\w)}]\s*[+\-^²³]\s*[\w({\\]?|\\[dt]?frac\b|\\sqrt\b")
 _VARIABLE = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z](?![a-zA-Z])")
+
+
+def solutions(text: str) -> list[str]:
+    r"""Return the values that several equations give one unknown; empty for anything else.
+
+    >>> solutions(r"x_1 = 2 \text{ or } x_2 = -3")
+    ['2', '-3']
+    """
+    if text.count("=") < 2:
+        return []
+    found = [_SOLUTION.fullmatch(part.strip(" $")) for part in _SEPARATOR.split(unwrapped(text))]
+    names = {match[1] if match else "" for match in found}
+    return [match[2] for match in found if match] if len(found) > 1 and len(names) == 1 and names != {""} else []
+
+
+_SEPARATOR = re.compile(r",|;|\\text\s*\{\s*(?:or|and)\s*\}|\b(?:or|and)\b|\\vee\b|\\lor\b")
+_SOLUTION = re.compile(r"([a-zA-Z])(?:_?\{?\d\}?)?\s*=\s*([^=]{1,60})")
+
+
+def same_solutions(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether two lists have the same values, in any order."""
+    left = list(first)
+    for value in second:
+        match = next((one for one in left if same_content(one, value)), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return not left
 
 
 def close(first: float, second: float) -> bool:

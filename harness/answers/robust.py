@@ -28,7 +28,7 @@ from ahabench.harness.answers.text import (
 from ahabench.harness.answers.words import is_statement, same_words
 from ahabench.harness.types import AnswerType, Item, Response, Scorer, Status, Verdict
 
-VERSION = 5
+VERSION = 6
 
 SHORT = 60
 """Characters of an answer that is stated but of the wrong kind, such as a letter that is no option."""
@@ -295,6 +295,9 @@ def _equal(extracted: str, gold: str) -> str | None:
         return "same characters"
     if same.names_differ(extracted, gold):
         return None
+    if same.solutions(extracted) or same.solutions(gold):
+        sides = [same.solutions(text) or same.elements(text) or [text] for text in (extracted, gold)]
+        return "same solutions" if same.same_solutions(*sides) else None
     said, wanted = same.number(extracted), same.number(gold)
     if said is not None and wanted is not None:
         return "same number" if same.same_number(said, wanted) else None
