@@ -52,7 +52,7 @@ def test_at_the_margin_neither_verdict_is_more_frequent_than_alpha(calibration: 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES[:5])
 def test_the_power_is_what_a_plan_foretells(calibration: ModuleType, name: str) -> None:
-    found = calibration.simulate(structure(calibration, name), 0.0, repetitions=REPETITIONS, seed=12, large=10_000)
+    found = calibration.simulate(structure(calibration, name), 0.0, repetitions=REPETITIONS, seed=12, large=100_000)
     assert found.passed == pytest.approx(found.planned, abs=margin_of_error(found.planned) + 0.03)
     assert found.failed <= 0.05
 
