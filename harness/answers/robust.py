@@ -296,8 +296,8 @@ def _equal(extracted: str, gold: str) -> str | None:
     if same.names_differ(extracted, gold):
         return None
     if same.solutions(extracted) or same.solutions(gold):
-        sides = [same.solutions(text) or same.elements(text) or [text] for text in (extracted, gold)]
-        return "same solutions" if same.same_solutions(*sides) else None
+        values = [same.solutions(text) or same.elements(text) or [text] for text in (extracted, gold)]
+        return "same solutions" if same.same_solutions(*values) else None
     said, wanted = same.number(extracted), same.number(gold)
     if said is not None and wanted is not None:
         return "same number" if same.same_number(said, wanted) else None
