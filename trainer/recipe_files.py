@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ahabench.harness.errors import UsageError, unknown_name
+from ahabench.harness.yaml_files import read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 SFT_PREFIX = "sft-"
@@ -129,26 +130,8 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return {**base, **over, **blocks}
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML brings no types
-    """Plain YAML, in which a key may not stand twice: PyYAML would take the last and say nothing."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                why = f"the key {key.value!r} stands twice"
-                raise yaml.constructor.ConstructorError(None, None, why, key.start_mark)
-            seen.add(str(key.value))
-        return dict(super().construct_mapping(node, deep))
-
-
 def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        values = _Loader(path.read_text(encoding="utf-8")).get_single_data()
-    except OSError as error:
-        raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml(path, name=f"recipe {path}")
     if not isinstance(values, dict):
         raise UsageError(f"recipe {path} holds no keys and values")
     return values

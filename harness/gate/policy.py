@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -10,7 +10,6 @@ from ahabench.harness.errors import UsageError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-    from yaml import SafeLoader
 
 ANY = "*"
 DEFAULT_MARGIN = 2.0
@@ -86,33 +85,13 @@ class Policy(BaseModel):
         Raises:
             UsageError: there is none, or it is no policy.
         """
-        import yaml
+        from ahabench.harness.yaml_files import read_yaml
 
-        try:
-            values = yaml.load(path.read_text(encoding="utf-8"), _loader())
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-        except (ValueError, RecursionError, yaml.YAMLError) as error:
-            raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        values = read_yaml(path)
         points = values.get("margin") if isinstance(values, dict) else None
         if isinstance(points, int | float) and not isinstance(points, bool):
             values["margin"] = {ANY: points}
         return cls._checked({} if values is None else values, str(path))
-
-
-def _loader() -> "type[SafeLoader]":
-    """Return YAML's safe loader, but of mappings that name nothing twice: the last of two margins would count."""
-    import yaml
-
-    class Unique(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types of its own
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
-            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
-            if twice is not None:
-                raise yaml.constructor.ConstructorError(None, None, f"{twice!r} stands twice", node.start_mark)
-            return super().construct_mapping(node, deep)
-
-    return Unique
 
 
 def parse_margin(text: str) -> dict[str, float]:

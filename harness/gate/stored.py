@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ahabench.harness.digests import rows_digest
 from ahabench.harness.errors import UsageError
 from ahabench.harness.judged import Judged
-from ahabench.harness.runlog import METRICS, RESPONSES, VERDICTS, Key
+from ahabench.harness.runlog import MAX_COUNT, METRICS, RESPONSES, VERDICTS, Key
 from ahabench.harness.types import Status, Verdict
 
 Asked = tuple[str | None, str | None]
@@ -17,8 +17,6 @@ Asked = tuple[str | None, str | None]
 _Settled = tuple[Verdict, Mapping[str, Any]]
 _decode = json.JSONDecoder().raw_decode
 _STATUSES = {status.value: status for status in Status}
-_MOST = 1 << 53
-"""Tokens beyond which a float does not count them."""
 _DAMAGE = (OSError, ValueError, OverflowError, RecursionError, KeyError, TypeError, AttributeError)
 """What reading a file ends with that is not what it should be."""
 
@@ -95,7 +93,7 @@ def read_stored(folder: Path, excluded: frozenset[str]) -> Stored | None:
                     reason, tokens = row.get("finish_reason"), row.get("completion_tokens")
                     if not isinstance(reason, str | None) or not isinstance(tokens, int | None):
                         return None
-                    if tokens is not None and tokens > _MOST:
+                    if tokens is not None and tokens > MAX_COUNT:
                         return None
                     read.judged.append(
                         Judged(
