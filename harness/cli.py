@@ -41,6 +41,7 @@ def _code(arguments: list[str]) -> int:
 
     from ahabench.harness.errors import AhabenchError
 
+    code = 0
     try:
         code = _run(arguments)
         # Here, because at its end Python would make a failure an exit code of its own.
@@ -51,7 +52,7 @@ def _code(arguments: list[str]) -> int:
     except typer.TyperException as error:
         return _refuse(_usage(error)) if error.format_message() else USAGE
     except BrokenPipeError:
-        return 0
+        return code
     except OSError as error:
         where = error.filename or ("stdout cannot be written" if error.errno == errno.ENOSPC else None)
         return _refuse(": ".join(str(part) for part in (where, error.strerror or error) if part))

@@ -1,6 +1,7 @@
 """The commands of the gate: compare two runs, plan how many items that takes, keep baselines."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,10 +89,12 @@ def compare(
         write_markdown(found, markdown)
     if html is not None:
         extensions.load("ahabench.pages", "compare")(found, html, data=data, images=images)
-    if as_json:
-        report.print_json(found.as_json())
-    else:
-        print_comparison(found, examples=flips)
+    # Whoever stops reading must not turn a verdict into a pass; rich then ends with SystemExit.
+    with suppress(BrokenPipeError, SystemExit):
+        if as_json:
+            report.print_json(found.as_json())
+        else:
+            print_comparison(found, examples=flips)
     if found.exit_code:
         raise typer.Exit(found.exit_code)
 

@@ -1,6 +1,9 @@
 """A comparison as text, Markdown and JUnit."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,3 +210,20 @@ def test_a_long_response_is_cut_to_its_end_in_markdown(mini_run: Make, ahabench:
     text = (tmp_path / "m.md").read_text()
     assert " the end\n" in text
     assert len(text) < 10_000
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_a_reader_that_goes_away_turns_no_verdict_into_a_pass(mini_run: Make, options: tuple[str, ...]) -> None:
+    script = str(Path(sys.executable).with_name("ahabench"))
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [script, "compare", str(mini_run("a")), str(mini_run("b", range(60))), "--margin", "2", *options],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
